@@ -1,0 +1,25 @@
+# hetero_module(name SOURCES a.cc ... [TESTS a_test.cc ...] [DEPS target ...])
+# One folder of src/ is one static library hetero_<name>; its unit tests sit beside the code and
+# become one test program <name>_test. Includes are written from src/: #include "gguf/file.h".
+function(hetero_module name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;TESTS;DEPS" ${ARGN})
+  add_library(hetero_${name} STATIC ${ARG_SOURCES})
+  target_include_directories(hetero_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(hetero_${name} PUBLIC hetero_options fmt::fmt ${ARG_DEPS})
+  if(HETERO_TESTS AND ARG_TESTS)
+    hetero_test(${name}_test SOURCES ${ARG_TESTS} DEPS hetero_${name})
+  endif()
+endfunction()
+
+# hetero_test(name SOURCES a_test.cc ... DEPS target ... [ENV VAR=value ...])
+function(hetero_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;ENV" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE hetero_options ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+  # HETERO_CASES names the folder of shared test data; tests skip with a reason where it is absent.
+  # An environment variable of the same name wins at run time.
+  target_compile_definitions(${name} PRIVATE HETERO_CASES_DEFAULT="${HETERO_CASES_DEFAULT}")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 ENVIRONMENT "${ARG_ENV}")
+endfunction()

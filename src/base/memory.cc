@@ -1,0 +1,111 @@
+#include "base/memory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+namespace hetero {
+
+Result<PageMemory> PageMemory::allocate(Bytes size) {
+  PageMemory memory;
+  if (size <= 0) {
+    return memory;
+  }
+  void* p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    return resource_exhausted(fmt::format("cannot allocate {} bytes: {}", size, std::strerror(errno)));
+  }
+  memory.data_ = static_cast<std::byte*>(p);
+  memory.size_ = size;
+  return memory;
+}
+
+PageMemory::PageMemory(PageMemory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+PageMemory& PageMemory::operator=(PageMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+PageMemory::~PageMemory() {
+  if (data_ != nullptr) {
+    munmap(data_, static_cast<size_t>(size_));
+  }
+}
+
+Result<MappedFile> MappedFile::open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    const Code code = errno == ENOENT ? Code::kNotFound : Code::kIo;
+    return Status(code, fmt::format("{}: cannot open: {}", path, std::strerror(errno)));
+  }
+  struct stat st {};
+  Status error;
+  MappedFile file;
+  file.path_ = path;
+  if (fstat(fd, &st) != 0) {
+    error = io_error(fmt::format("{}: cannot stat: {}", path, std::strerror(errno)));
+  } else if (!S_ISREG(st.st_mode)) {
+    error = io_error(fmt::format("{}: expected a regular file", path));
+  } else if (st.st_size > 0) {
+    void* p = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) {
+      error = io_error(fmt::format("{}: cannot map: {}", path, std::strerror(errno)));
+    } else {
+      file.data_ = static_cast<const std::byte*>(p);
+      file.size_ = st.st_size;
+    }
+  }
+  ::close(fd);
+  if (!error.ok()) {
+    return error;
+  }
+  return file;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) {
+    munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
+  }
+}
+
+Bytes resident_bytes() {
+  std::FILE* f = std::fopen("/proc/self/statm", "r");
+  if (f == nullptr) {
+    return 0;
+  }
+  long long total = 0;
+  long long resident = 0;
+  const int fields = std::fscanf(f, "%lld %lld", &total, &resident);
+  std::fclose(f);
+  return fields == 2 ? resident * sysconf(_SC_PAGESIZE) : 0;
+}
+
+Bytes peak_resident_bytes() {
+  rusage usage{};
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * Bytes{1024} : 0;
+}
+
+}  // namespace hetero

@@ -1,0 +1,56 @@
+// Page-aligned memory straight from the operating system, and files mapped into memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+
+namespace hetero {
+
+using Bytes = int64_t;
+
+/// Zeroed, page-aligned, private memory. Pages that are never touched cost nothing. Owns its
+/// mapping; movable. Any thread may use the contents under the usual rules for plain memory.
+class PageMemory {
+ public:
+  PageMemory() = default;
+  static Result<PageMemory> allocate(Bytes size);
+  PageMemory(PageMemory&& other) noexcept;
+  PageMemory& operator=(PageMemory&& other) noexcept;
+  ~PageMemory();
+
+  std::byte* data() const { return data_; }
+  Bytes size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  Bytes size_ = 0;
+};
+
+/// A whole file mapped read-only. The file must not shrink while it is mapped (reading past its
+/// new end raises SIGBUS, as with every mapping).
+class MappedFile {
+ public:
+  MappedFile() = default;
+  static Result<MappedFile> open(const std::string& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  const std::byte* data() const { return data_; }
+  Bytes size() const { return size_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  Bytes size_ = 0;
+};
+
+/// Resident set size of this process now and at its highest, in bytes; 0 where it is unknown.
+Bytes resident_bytes();
+Bytes peak_resident_bytes();
+
+}  // namespace hetero

@@ -1,0 +1,59 @@
+#include "base/memory.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+namespace hetero {
+namespace {
+
+TEST(PageMemory, IsZeroedAlignedAndMovable) {
+  Result<PageMemory> r = PageMemory::allocate(100000);
+  ASSERT_TRUE(r.ok());
+  PageMemory memory = std::move(r).value();
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % 4096, 0u);
+  for (int i = 0; i < 100000; ++i) {
+    ASSERT_EQ(memory.data()[i], std::byte{0});
+  }
+  std::memset(memory.data(), 7, 100000);
+  const PageMemory moved = std::move(memory);
+  EXPECT_EQ(moved.data()[99999], std::byte{7});
+}
+
+TEST(PageMemory, ImpossibleSizeIsAnError) {
+  const auto r = PageMemory::allocate(Bytes{1} << 60);
+  ASSERT_FALSE(r.ok());
+  EXPECT_EQ(r.status().code(), Code::kResourceExhausted);
+}
+
+TEST(MappedFile, ReadsContentsAndNamesMissingFiles) {
+  const std::string path = testing::TempDir() + "mapped_file_test";
+  std::ofstream(path) << "hello";
+  {
+    const auto file = MappedFile::open(path);
+    ASSERT_TRUE(file.ok());
+    ASSERT_EQ(file->size(), 5);
+    EXPECT_EQ(std::memcmp(file->data(), "hello", 5), 0);
+  }
+  std::remove(path.c_str());
+  const auto missing = MappedFile::open(path);
+  ASSERT_FALSE(missing.ok());
+  EXPECT_EQ(missing.status().code(), Code::kNotFound);
+  EXPECT_NE(missing.status().message().find(path), std::string::npos);
+  EXPECT_FALSE(MappedFile::open(testing::TempDir()).ok());
+}
+
+TEST(ResidentBytes, GrowsWithTouchedPages) {
+  const Bytes before = resident_bytes();
+  ASSERT_GT(before, 0);
+  const auto memory = PageMemory::allocate(64 << 20);
+  ASSERT_TRUE(memory.ok());
+  std::memset(memory->data(), 1, 64 << 20);
+  EXPECT_GT(resident_bytes(), before + (48 << 20));
+  EXPECT_GE(peak_resident_bytes(), 64 << 20);
+}
+
+}  // namespace
+}  // namespace hetero

@@ -1,0 +1,52 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "text/tokenizer.h"
+
+namespace hetero {
+
+struct SamplerOptions {
+  float temperature = 0.8f;     // 0: greedy
+  int top_k = 40;               // 0: off
+  float top_p = 0.95f;          // 1: off
+  float min_p = 0.05f;          // 0: off
+  float repeat_penalty = 1.0f;  // 1: off
+  int repeat_last_n = 64;       // tokens that the penalty looks back; 0: off, -1: all
+  uint64_t seed = 0;
+};
+
+/// Refuses values out of range (NaN, negative, top_p above 1), naming the option.
+Status validate(const SamplerOptions& options);
+
+/// The chain repeat penalty -> top-k -> top-p -> min-p -> temperature -> draw, in llama.cpp's
+/// order. Deterministic for a seed on every platform. One sampler belongs to one sequence; not
+/// thread-safe. sample() does not allocate after the first call.
+class Sampler {
+ public:
+  explicit Sampler(const SamplerOptions& options);
+
+  /// Tells the sampler of a token of the sequence (prompt and generated ones alike).
+  void accept(TokenId id);
+  /// Picks from f32 logits [vocabulary]. Among equal logits the lower id wins. NaN logits count
+  /// as -infinity.
+  TokenId sample(std::span<const float> logits);
+
+ private:
+  struct Candidate {
+    float logit;
+    TokenId id;
+  };
+  SamplerOptions options_;
+  std::mt19937_64 random_;
+  std::deque<TokenId> recent_;
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace hetero
