@@ -1,0 +1,197 @@
+#include "graph/reference.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/f16.h"
+#include "gguf/dequantize.h"
+
+namespace hetero {
+
+Reference::Reference(const Graph& graph, int64_t context)
+    : graph_(graph), context_(context), values_(graph.values.size()) {
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    if (graph.values[i].rows == Rows::kContext) {
+      values_[i].assign(static_cast<size_t>(context * graph.values[i].cols), 0.0f);
+    }
+  }
+}
+
+std::vector<float> Reference::weight_rows(const Weight& weight, int64_t begin, int64_t rows) const {
+  std::vector<float> out(static_cast<size_t>(rows * weight.cols));
+  dequantize(weight.dtype, weight.data + begin * row_bytes(weight.dtype, weight.cols), rows * weight.cols,
+             out.data());
+  return out;
+}
+
+namespace {
+
+/// value rounded as the KV cache of this dtype stores it
+float stored(float value, DType dtype) {
+  return dtype == DType::kF16 ? f32_from_f16(f16_from_f32(value)) : value;
+}
+
+float activate(Activation activation, float x) {
+  if (activation == Activation::kSilu) {
+    return x / (1.0f + std::exp(-x));
+  }
+  // The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415).
+  const double inner = std::sqrt(2.0 / M_PI) * (x + 0.044715 * double{x} * x * x);
+  return static_cast<float>(0.5 * x * (1.0 + std::tanh(inner)));
+}
+
+}  // namespace
+
+void Reference::run(int index, int64_t tokens, int64_t position, int64_t row) {
+  const Op& op = graph_.op(index);
+  // Address of row `row + t` of a value.
+  const auto at = [&](ValueId id, int64_t t) { return value(id).data() + (row + t) * graph_.value(id).cols; };
+  for (const ValueId id : op.outputs) {
+    const size_t needed = static_cast<size_t>((row + tokens) * graph_.value(id).cols);
+    if (graph_.value(id).rows != Rows::kContext && value(id).size() < needed) {
+      value(id).resize(needed);
+    }
+  }
+
+  if (const auto* embed = op.as<Embed>()) {
+    const Weight& table = graph_.weight(op.weights[0]);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const std::vector<float> x = weight_rows(table, static_cast<int64_t>(*at(op.inputs[0], t)), 1);
+      std::transform(x.begin(), x.end(), at(op.outputs[0], t), [&](float v) { return embed->scale * v; });
+    }
+  } else if (const auto* rope_table = op.as<RopeTable>()) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      float* out = at(op.outputs[0], t);
+      for (const double frequency : rope_table->inv_freq) {
+        const double angle = static_cast<double>(position + t) * frequency;
+        *out++ = static_cast<float>(rope_table->magnitude * std::cos(angle));
+        *out++ = static_cast<float>(rope_table->magnitude * std::sin(angle));
+      }
+    }
+  } else if (const auto* norm = op.as<RmsNorm>()) {
+    const int64_t cols = graph_.value(op.inputs[0]).cols;
+    const std::vector<float> w = weight_rows(graph_.weight(op.weights[0]), 0, 1);
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::vector<float> s(at(op.inputs[0], t), at(op.inputs[0], t) + cols);
+      if (op.inputs.size() == 2) {
+        const float* y = at(op.inputs[1], t);
+        float* sum = at(op.outputs[1], t);
+        for (int64_t i = 0; i < cols; ++i) {
+          sum[i] = s[static_cast<size_t>(i)] += y[i];
+        }
+      }
+      double squares = 0.0;
+      for (const float v : s) {
+        squares += double{v} * v;
+      }
+      const double scale = 1.0 / std::sqrt(squares / static_cast<double>(cols) + norm->eps);
+      for (size_t i = 0; i < s.size(); ++i) {
+        at(op.outputs[0], t)[i] = static_cast<float>(s[i] * scale * w[i]);
+      }
+    }
+  } else if (op.is<Linear>()) {
+    const int64_t k = graph_.value(op.inputs[0]).cols;
+    for (const LinearSegment& segment : linear_segments(graph_, index, 0, graph_.output_cols(index))) {
+      for (int64_t r = 0; r < segment.rows; ++r) {
+        const std::vector<float> w = weight_rows(*segment.weight, segment.row_begin + r, 1);
+        float bias = 0.0f;
+        if (segment.bias != nullptr) {
+          bias = weight_rows(*segment.bias, 0, 1)[static_cast<size_t>(segment.row_begin + r)];
+        }
+        for (int64_t t = 0; t < tokens; ++t) {
+          const float* x = at(op.inputs[0], t);
+          double sum = bias;
+          for (int64_t i = 0; i < k; ++i) {
+            sum += double{x[i]} * w[static_cast<size_t>(i)];
+          }
+          at(op.outputs[0], t)[segment.out_begin + r] = static_cast<float>(sum);
+        }
+      }
+    }
+  } else if (const auto* rope = op.as<Rope>()) {
+    const int64_t hd = rope->head_dim;
+    const ValueId cache[2] = {op.outputs[1], op.outputs[2]};
+    const int64_t kv_cols = rope->kv_heads * hd;
+    const DType stored_as = graph_.value(cache[0]).dtype;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* table = at(op.inputs[1], t);
+      const auto rotate = [&](const float* in, float* out, DType dtype) {
+        std::vector<float> head(in, in + hd);
+        const int64_t pairs = rope->rotary_dims / 2;
+        for (int64_t i = 0; i < pairs; ++i) {
+          const int64_t a = rope->pairs == RopePairs::kAdjacent ? 2 * i : i;
+          const int64_t b = rope->pairs == RopePairs::kAdjacent ? 2 * i + 1 : i + pairs;
+          const float c = table[2 * i];
+          const float s = table[2 * i + 1];
+          head[static_cast<size_t>(a)] = in[a] * c - in[b] * s;
+          head[static_cast<size_t>(b)] = in[a] * s + in[b] * c;
+        }
+        std::transform(head.begin(), head.end(), out, [&](float v) { return stored(v, dtype); });
+      };
+      const float* q = at(op.inputs[0], t);
+      const float* k = q + rope->heads * hd;
+      const float* v = k + kv_cols;
+      for (int h = 0; h < rope->heads; ++h) {
+        rotate(q + h * hd, at(op.outputs[0], t) + h * hd, DType::kF32);
+      }
+      float* k_out = value(cache[0]).data() + (position + t) * kv_cols;
+      float* v_out = value(cache[1]).data() + (position + t) * kv_cols;
+      for (int h = 0; h < rope->kv_heads; ++h) {
+        rotate(k + h * hd, k_out + h * hd, stored_as);
+      }
+      std::transform(v, v + kv_cols, v_out, [&](float x) { return stored(x, stored_as); });
+    }
+  } else if (const auto* attention = op.as<Attention>()) {
+    const int64_t hd = attention->head_dim;
+    const int64_t kv_cols = attention->kv_heads * hd;
+    const int group = attention->heads / attention->kv_heads;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int64_t seen = position + t + 1;
+      for (int h = 0; h < attention->heads; ++h) {
+        const float* q = at(op.inputs[0], t) + h * hd;
+        const float* k = value(op.inputs[1]).data() + (h / group) * hd;
+        const float* v = value(op.inputs[2]).data() + (h / group) * hd;
+        std::vector<double> p(static_cast<size_t>(seen));
+        for (int64_t s = 0; s < seen; ++s) {
+          double dot = 0.0;
+          for (int64_t i = 0; i < hd; ++i) {
+            dot += double{q[i]} * k[s * kv_cols + i];
+          }
+          p[static_cast<size_t>(s)] = dot * attention->scale;
+        }
+        const double top = *std::max_element(p.begin(), p.end());
+        double total = 0.0;
+        for (double& x : p) {
+          total += x = std::exp(x - top);
+        }
+        for (int64_t i = 0; i < hd; ++i) {
+          double sum = 0.0;
+          for (int64_t s = 0; s < seen; ++s) {
+            sum += p[static_cast<size_t>(s)] * v[s * kv_cols + i];
+          }
+          at(op.outputs[0], t)[h * hd + i] = static_cast<float>(sum / total);
+        }
+      }
+    }
+  } else if (const auto* gated = op.as<Gated>()) {
+    const int64_t f = graph_.value(op.outputs[0]).cols;
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* gate = at(op.inputs[0], t);
+      for (int64_t i = 0; i < f; ++i) {
+        at(op.outputs[0], t)[i] = activate(gated->activation, gate[i]) * gate[f + i];
+      }
+    }
+  }
+}
+
+const std::vector<float>& Reference::forward(std::span<const int32_t> ids, int64_t position) {
+  value(graph_.ids).assign(ids.begin(), ids.end());
+  for (size_t op = 0; op < graph_.ops.size(); ++op) {
+    run(static_cast<int>(op), static_cast<int64_t>(ids.size()), position);
+  }
+  std::vector<float>& logits = value(graph_.logits);
+  logits.resize(ids.size() * static_cast<size_t>(graph_.value(graph_.logits).cols));
+  return logits;
+}
+
+}  // namespace hetero

@@ -1,0 +1,53 @@
+#include "processor/host_timeline.h"
+
+#include <fmt/format.h>
+
+namespace hetero {
+
+Result<Fence> Processor::upload(Buffer&, const Region&) {
+  return internal_error(fmt::format("{}: upload on a processor that shares memory", info().id));
+}
+
+Result<Fence> Processor::download(Buffer&, const Region&) {
+  return internal_error(fmt::format("{}: download on a processor that shares memory", info().id));
+}
+
+void HostTimeline::finish(Interval interval, Status status) {
+  {
+    const std::lock_guard lock(mutex_);
+    const uint64_t ticket = completed_.load() + 1;
+    intervals_[ticket % kKeptIntervals] = interval;
+    if (!status.ok() && error_.ok()) {
+      error_ = std::move(status);
+      poisoned_ = true;
+    }
+    if (error_.ok()) {
+      completed_ = ticket;
+    }
+  }
+  finished_.notify_all();
+}
+
+Status HostTimeline::status() const {
+  const std::lock_guard lock(mutex_);
+  return error_;
+}
+
+Status HostTimeline::wait(uint64_t ticket) {
+  std::unique_lock lock(mutex_);
+  finished_.wait(lock, [&] { return completed_.load() >= ticket || !error_.ok(); });
+  return completed_.load() >= ticket ? Status() : error_;
+}
+
+bool HostTimeline::done(uint64_t ticket) { return completed_.load() >= ticket || poisoned_.load(); }
+
+Interval HostTimeline::interval(uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t completed = completed_.load();
+  if (ticket == 0 || ticket > completed || completed - ticket >= kKeptIntervals) {
+    return {};
+  }
+  return intervals_[ticket % kKeptIntervals];
+}
+
+}  // namespace hetero

@@ -1,0 +1,177 @@
+// The one interface to whatever computes: CPU, GPU, NPU, simulated or scripted for tests.
+//
+// A processor imports host memory, compiles slices of operators into executables, and runs
+// submitted executables in order on its one queue. Processors do not know of each other: the
+// runtime's control thread waits for one and submits to the next (paper section 4: the CPU as the
+// control plane).
+//
+// Threads: all calls on one processor come from one thread at a time, the control thread, except
+// Timeline::wait and done, which any thread may call. A graph outlives the executables that were
+// compiled from it, buffers and executables outlive the work submitted with them, and the
+// processor outlives all three.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "graph/graph.h"
+
+namespace hetero {
+
+using Nanos = std::chrono::nanoseconds;
+
+/// Now, on the clock of all timings (steady_clock since its epoch).
+inline Nanos now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+struct ProcessorInfo {
+  std::string id;        // "cpu", "gpu0", "npu0"; given by the engine
+  std::string kind;      // "cpu", "gpu", "npu"
+  std::string name;      // as the vendor calls it
+  std::string provider;  // "native", "opencl", "openvino", "fake"
+  std::string driver;    // version, for reports and cache keys
+  bool stand_in = false; // a CPU that plays a GPU or an NPU through the same interface
+  Bytes memory_bytes = 0;
+  bool unified_memory = false;
+  std::vector<std::string> features;  // "fp16", "subgroups", "avx2", ...
+};
+
+struct Traits {
+  /// Executables work for exactly the number of tokens that they were compiled for.
+  bool static_shapes = false;
+  /// Sees imported host memory without transfers. Otherwise its buffers are copies of its own,
+  /// and the runtime moves regions with upload() and download().
+  bool coherent = true;
+  /// Unit roundoff of the arithmetic inside products: 2^-24 in f32, 2^-11 in fp16. Tolerances
+  /// follow from it.
+  double unit_roundoff = 0x1p-24;
+};
+
+/// A processor's view of host memory.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+};
+
+/// Something compiled, ready to be submitted any number of times.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+};
+
+/// Output columns [begin, end) of operator `op`. All columns, except for Linear operators, which
+/// may be cut anywhere.
+struct OpSlice {
+  int op = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/// Row 0, column 0 (of the slice) of a value inside a buffer. In elements of the value's dtype.
+struct Binding {
+  Buffer* buffer = nullptr;
+  int64_t offset = 0;
+  int64_t stride = 0;  // from one row to the next
+};
+
+/// One submission. Bindings follow op.inputs and op.outputs. KV caches are bound at position 0.
+struct Launch {
+  int64_t tokens = 0;
+  int64_t position = 0;
+  std::span<const Binding> inputs;
+  std::span<const Binding> outputs;
+};
+
+struct Interval {
+  Nanos begin{};
+  Nanos end{};
+};
+
+/// The progress of one processor's queue: submission number n (a ticket, from 1) is done when all
+/// up to n are. A failure poisons the timeline: it and every later ticket give the same error.
+class Timeline {
+ public:
+  virtual ~Timeline() = default;
+  /// Blocks until the ticket is done.
+  virtual Status wait(uint64_t ticket) = 0;
+  /// True once wait() would return at once. Never blocks.
+  virtual bool done(uint64_t ticket) = 0;
+  /// When the ticket's work ran. Only for tickets that are done, and only the last
+  /// kKeptIntervals of them; otherwise zeros.
+  virtual Interval interval(uint64_t ticket) = 0;
+
+  static constexpr uint64_t kKeptIntervals = 4096;
+};
+
+struct Fence {
+  Timeline* timeline = nullptr;  // nullptr: done
+  uint64_t ticket = 0;
+
+  Status wait() const { return timeline == nullptr ? Status() : timeline->wait(ticket); }
+  bool done() const { return timeline == nullptr || timeline->done(ticket); }
+};
+
+/// Rows of bytes inside a buffer.
+struct Region {
+  Bytes offset = 0;     // of the first byte
+  Bytes row_bytes = 0;  // to move in each row
+  Bytes stride = 0;     // from one row to the next
+  int64_t rows = 0;
+};
+
+class Processor {
+ public:
+  virtual ~Processor() = default;
+
+  virtual const ProcessorInfo& info() const = 0;
+  virtual const Traits& traits() const = 0;
+
+  /// Ok, or why this processor cannot run the slice.
+  virtual Status supports(const Graph& graph, const OpSlice& slice) const = 0;
+
+  /// A view of page-aligned host memory that outlives it. Copies nothing where traits().coherent.
+  virtual Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) = 0;
+
+  /// May take seconds. `tokens`: exactly that many with static_shapes, otherwise at most so many.
+  /// Weights are shared between executables, and read in place where the device can.
+  virtual Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
+                                                      int64_t tokens) = 0;
+
+  /// Appends to the queue. Reads inputs that this queue wrote before, and whatever the host sees
+  /// at this moment. Never compiles or waits for the work; an error is also the timeline's.
+  virtual Result<Fence> submit(const Executable& executable, const Launch& launch) = 0;
+
+  /// Starts everything submitted, where the driver would otherwise collect it.
+  virtual void flush() {}
+
+  /// Only without traits().coherent: appends a copy of the region from or to the host memory
+  /// behind the buffer. The host side must stay untouched until the fence is done.
+  virtual Result<Fence> upload(Buffer& buffer, const Region& region);
+  virtual Result<Fence> download(Buffer& buffer, const Region& region);
+
+  virtual Timeline& timeline() = 0;
+
+  /// Device or driver-side memory held for weights and graphs, as far as this code knows it.
+  virtual Bytes device_bytes() const { return 0; }
+};
+
+struct OpenOptions {
+  int threads = 0;            // CPU threads or compute units to use; 0: all
+  std::vector<int> cpus;      // confine work on the CPU to these; empty: anywhere
+  std::string cache_dir;      // for compiled programs and graphs; empty: no cache on disk
+};
+
+/// A processor of this machine that may be opened. info.id is empty until the engine names it.
+struct FoundProcessor {
+  ProcessorInfo info;
+  std::function<Result<std::unique_ptr<Processor>>(const ProcessorInfo& info, const OpenOptions& options)> open;
+};
+
+}  // namespace hetero
