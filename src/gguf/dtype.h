@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace hetero {
@@ -41,7 +42,7 @@ const DTypeTraits& traits(DType dtype);
 std::optional<DType> dtype_from_name(std::string_view name);
 /// The name that the format gives to a type number, also for types that are not read ("IQ1_S");
 /// "type 99" for numbers that no version defines.
-std::string_view gguf_type_name(uint32_t gguf_type);
+std::string gguf_type_name(uint32_t gguf_type);
 
 /// Bytes of one row of `cols` elements; cols is a multiple of the block.
 inline int64_t row_bytes(DType dtype, int64_t cols) {

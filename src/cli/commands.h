@@ -1,0 +1,81 @@
+// The commands of `hetero`. Each register_x() adds a subcommand to the parser and returns what
+// runs it; a Status it returns is printed as one line and becomes the exit code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/engine.h"
+#include "text/sampler.h"
+
+namespace hetero {
+
+using Command = std::function<Status()>;
+
+Command register_devices(CLI::App& app);
+Command register_run(CLI::App& app);
+Command register_chat(CLI::App& app);
+Command register_logprobs(CLI::App& app);
+Command register_tokenize(CLI::App& app);
+Command register_detokenize(CLI::App& app);
+Command register_render(CLI::App& app);
+Command register_inspect(CLI::App& app);
+
+/// Set by Ctrl-C. The second one within an unfinished reaction ends the process.
+std::atomic<bool>& interrupted();
+
+/// Options of every command that runs a model.
+struct ModelOptions {
+  std::string model;
+  std::string strategy = "auto";
+  std::vector<std::string> processors;
+  int threads = 0;
+  int64_t context = 0;
+  double npu_share = 0.5;
+  std::string trace;
+  bool verbose = false;
+};
+void add_model_options(CLI::App& command, ModelOptions& options);
+
+struct OpenedModel {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Session> session;
+};
+/// Opens the model with progress on stderr, and tells of stand-ins there.
+Result<OpenedModel> open_model(const ModelOptions& options);
+
+void add_sampler_options(CLI::App& command, SamplerOptions& options);
+
+/// A progress line on stderr that rewrites itself; silent unless stderr is a terminal and the
+/// work takes more than a moment.
+class Progress {
+ public:
+  explicit Progress(bool enabled = true);
+  ~Progress() { clear(); }
+  void show(const std::string& what, int done, int total);
+  void clear();
+
+ private:
+  bool enabled_;
+  bool shown_ = false;
+  Nanos started_{};
+  Nanos updated_{};
+};
+
+Result<std::string> read_file(const std::string& path);
+Result<nlohmann::ordered_json> read_json(const std::string& path);
+/// Prints one JSON document on stdout. Bytes that are not UTF-8 are replaced.
+void print_json(const nlohmann::ordered_json& json);
+/// Like print_json, into a string.
+std::string dump_json(const nlohmann::ordered_json& json, int indent = 2);
+
+/// {id, kind, name, provider, stand_in, ...} of a processor.
+nlohmann::ordered_json info_json(const ProcessorInfo& info);
+
+}  // namespace hetero

@@ -1,0 +1,156 @@
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+namespace hetero {
+
+void add_model_options(CLI::App& command, ModelOptions& o) {
+  command.add_option("-m,--model", o.model, "Model file (GGUF)")->required();
+  command
+      .add_option("--strategy", o.strategy,
+                  "Who computes what: auto, cpu, gpu, npu-online, npu-padding, npu-pipe, layer, tensor")
+      ->capture_default_str();
+  command.add_option("--processors", o.processors, "Only these, for example cpu,gpu0,npu0 (default: auto)")
+      ->delimiter(',');
+  command.add_option("--threads", o.threads, "CPUs to use (default: all)")->check(CLI::Range(1, 4096));
+  command.add_option("-c,--context", o.context, "Tokens of context (default: the model's, at most 4096)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
+  command
+      .add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command.add_option("--trace", o.trace, "Write what ran where and when to FILE (Chrome trace format)");
+  command.add_flag("-v,--verbose", o.verbose, "Say more on stderr");
+}
+
+void add_sampler_options(CLI::App& command, SamplerOptions& o) {
+  command.add_option("--temp", o.temperature, "Temperature; 0 always takes the likeliest token")->capture_default_str();
+  command.add_option("--top-k", o.top_k, "Keep the k likeliest tokens; 0: all")->capture_default_str();
+  command.add_option("--top-p", o.top_p, "Keep the likeliest tokens up to this probability in sum")
+      ->capture_default_str();
+  command.add_option("--min-p", o.min_p, "Drop tokens below this part of the likeliest one's probability")
+      ->capture_default_str();
+  command.add_option("--repeat-penalty", o.repeat_penalty, "Penalty for the last 64 tokens; 1: none")
+      ->capture_default_str();
+  command.add_option("--seed", o.seed, "Seed of the random choice")->capture_default_str();
+}
+
+Result<OpenedModel> open_model(const ModelOptions& o) {
+  spdlog::set_level(o.verbose ? spdlog::level::debug : spdlog::level::warn);
+  EngineOptions options;
+  options.model = o.model;
+  if (o.strategy != "auto") {
+    options.request.strategy = strategy_from_name(o.strategy);
+    if (!options.request.strategy) {
+      return invalid_argument(fmt::format("--strategy: \"{}\" is not one of auto, cpu, gpu, npu-online, npu-padding, "
+                                          "npu-pipe, layer, tensor",
+                                          o.strategy));
+    }
+  }
+  options.request.processors = o.processors;
+  options.request.threads = o.threads;
+  options.context = o.context;
+  options.npu_share = o.npu_share;
+  options.cache_dir = default_cache_dir();
+  auto progress = std::make_shared<Progress>();
+  options.progress = [progress](const std::string& what, int done, int total) {
+    if (total > 0 && done == total) {
+      progress->clear();
+    } else {
+      progress->show(what, done, total);
+    }
+  };
+  OpenedModel opened;
+  HETERO_TRY(opened.engine, Engine::open(std::move(options)));
+  HETERO_TRY(opened.session, opened.engine->new_session());
+  progress->clear();
+  for (const std::string& notice : opened.engine->selection().notices) {
+    fmt::print(stderr, "hetero: {}\n", notice);
+  }
+  if (o.verbose) {
+    const ModelShape& s = opened.engine->graph().shape;
+    fmt::print(stderr, "hetero: {}: {}, {} layers, width {}, {} heads ({} kv), ffn {}, vocabulary {}, context {}\n",
+               o.model, s.architecture, s.layers, s.width, s.heads, s.kv_heads, s.ffn, s.vocabulary,
+               opened.engine->context());
+    for (const auto& p : opened.engine->processors()) {
+      fmt::print(stderr, "hetero: {}: {} ({} {})\n", p->info().id, p->info().name, p->info().provider,
+                 p->info().driver);
+    }
+  }
+  return opened;
+}
+
+Progress::Progress(bool enabled) : enabled_(enabled && isatty(STDERR_FILENO) != 0), started_(now()) {}
+
+void Progress::show(const std::string& what, int done, int total) {
+  const Nanos time = now();
+  if (!enabled_ || time - started_ < std::chrono::milliseconds(300) ||
+      time - updated_ < std::chrono::milliseconds(50)) {
+    return;
+  }
+  updated_ = time;
+  shown_ = true;
+  if (total > 0) {
+    fmt::print(stderr, "\r\033[K{} {}/{}", what, done, total);
+  } else {
+    fmt::print(stderr, "\r\033[K{} ...", what);
+  }
+  std::fflush(stderr);
+}
+
+void Progress::clear() {
+  if (shown_) {
+    fmt::print(stderr, "\r\033[K");
+    std::fflush(stderr);
+    shown_ = false;
+  }
+  started_ = now();
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return not_found(path + ": cannot be opened for reading");
+  }
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) {
+    return io_error(path + ": cannot be read");
+  }
+  return text;
+}
+
+Result<nlohmann::ordered_json> read_json(const std::string& path) {
+  HETERO_TRY(const std::string text, read_file(path));
+  try {
+    return nlohmann::ordered_json::parse(text);
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("{}: not JSON: {}", path, e.what()));
+  }
+}
+
+std::string dump_json(const nlohmann::ordered_json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", dump_json(json)); }
+
+nlohmann::ordered_json info_json(const ProcessorInfo& info) {
+  return {{"id", info.id},
+          {"kind", info.kind},
+          {"name", info.name},
+          {"provider", info.provider},
+          {"driver", info.driver},
+          {"stand_in", info.stand_in},
+          {"memory_bytes", info.memory_bytes},
+          {"unified_memory", info.unified_memory},
+          {"features", info.features}};
+}
+
+}  // namespace hetero

@@ -1,0 +1,390 @@
+// The kernels, written once over a vector type. Each level's .cc defines `V` (and, where the
+// instruction set has something better, its own packing) in an anonymous namespace and includes
+// this file inside of it. Nothing here may be inline with external linkage, nor instantiate
+// templates of the standard library: the linker would keep one copy for all levels, and a machine
+// without AVX2 could run the one compiled for AVX2.
+//
+// V provides: Reg, kWidth, zero, set, load, store, load_f16, store_f16, load_bf16, add, sub, mul,
+// div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
+// exp2_int(n) = 2^n for integral n, round, and decoders of block formats:
+// q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
+
+constexpr int kW = V::kWidth;
+constexpr int kNr = 2 * kW;
+constexpr int kPieces = 32 / kW;  // vectors in a block of 32 elements
+using Reg = V::Reg;
+
+HETERO_KERNEL int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+HETERO_KERNEL uint16_t read_u16(const std::byte* p) {
+  uint16_t v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+// Part of a vector: the rest reads as zero and is not written.
+HETERO_KERNEL Reg load_part(const float* p, int64_t count) {
+  float full[kW] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    full[i] = p[i];
+  }
+  return V::load(full);
+}
+HETERO_KERNEL void store_part(float* p, int64_t count, Reg r) {
+  float full[kW];
+  V::store(full, r);
+  for (int64_t i = 0; i < count; ++i) {
+    p[i] = full[i];
+  }
+}
+
+// ---- Block formats -------------------------------------------------------------------------
+// read(p, q): the block's unscaled integers; value = scale * (q + shift) + offset.
+
+struct Q4_0 {
+  static constexpr int kBytes = 18;
+  static constexpr float kShift = -8.0f;
+  static constexpr bool kOffset = false;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 2, q); }
+};
+struct Q4_1 {
+  static constexpr int kBytes = 20;
+  static constexpr float kShift = 0.0f;
+  static constexpr bool kOffset = true;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte* p) { return V::set_f16(p + 2); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 4, q); }
+};
+struct Q8_0 {
+  static constexpr int kBytes = 34;
+  static constexpr float kShift = 0.0f;
+  static constexpr bool kOffset = false;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q8(p + 2, q); }
+};
+
+// Plain types: load W elements, or fewer.
+struct F32 {
+  static constexpr int kBytes = 4;
+  HETERO_KERNEL Reg load(const std::byte* p) { return V::load_bytes(p); }
+};
+struct F16 {
+  static constexpr int kBytes = 2;
+  HETERO_KERNEL Reg load(const std::byte* p) { return V::load_f16(p); }
+};
+struct BF16 {
+  static constexpr int kBytes = 2;
+  HETERO_KERNEL Reg load(const std::byte* p) { return V::load_bf16(p); }
+};
+template <class T>
+HETERO_KERNEL Reg load_plain(const std::byte* p, int64_t count) {
+  if (count >= kW) {
+    return T::load(p);
+  }
+  alignas(64) std::byte full[kW * T::kBytes] = {};
+  __builtin_memcpy(full, p, static_cast<size_t>(count * T::kBytes));
+  return T::load(full);
+}
+
+// Bytes of `count` elements; a multiple of 32 for block formats.
+HETERO_KERNEL int64_t bytes_of(DType dtype, int64_t count) {
+  switch (dtype) {
+    case DType::kF32:
+      return count * F32::kBytes;
+    case DType::kF16:
+    case DType::kBF16:
+      return count * F16::kBytes;
+    case DType::kQ4_0:
+      return count / 32 * Q4_0::kBytes;
+    case DType::kQ4_1:
+      return count / 32 * Q4_1::kBytes;
+    case DType::kQ8_0:
+      return count / 32 * Q8_0::kBytes;
+    default:
+      return 0;
+  }
+}
+
+template <class B>
+void decode_blocks(const std::byte* src, int64_t count, float scale, float* dst) {
+  for (int64_t at = 0; at < count; at += 32, src += B::kBytes, dst += 32) {
+    Reg q[kPieces];
+    B::read(src, q);
+    for (int j = 0; j < kPieces; ++j) {
+      Reg w = V::mul(V::add(q[j], V::set(B::kShift)), B::scale(src));
+      if (B::kOffset) {
+        w = V::add(w, B::offset(src));
+      }
+      V::store(dst + j * kW, V::mul(w, V::set(scale)));
+    }
+  }
+}
+template <class T>
+void decode_plain(const std::byte* src, int64_t count, float scale, float* dst) {
+  for (int64_t at = 0; at < count; at += kW) {
+    const int64_t some = min_of(kW, count - at);
+    const Reg w = V::mul(load_plain<T>(src + at * T::kBytes, some), V::set(scale));
+    some == kW ? V::store(dst + at, w) : store_part(dst + at, some, w);
+  }
+}
+
+void decode(DType dtype, const std::byte* src, int64_t count, float scale, float* dst) {
+  switch (dtype) {
+    case DType::kF32:
+      return decode_plain<F32>(src, count, scale, dst);
+    case DType::kF16:
+      return decode_plain<F16>(src, count, scale, dst);
+    case DType::kBF16:
+      return decode_plain<BF16>(src, count, scale, dst);
+    case DType::kQ4_0:
+      return decode_blocks<Q4_0>(src, count, scale, dst);
+    case DType::kQ4_1:
+      return decode_blocks<Q4_1>(src, count, scale, dst);
+    case DType::kQ8_0:
+      return decode_blocks<Q8_0>(src, count, scale, dst);
+    default:
+      return;  // refused by Processor::supports()
+  }
+}
+
+// ---- Few rows: weights stream by once, decoded in registers ------------------------------------
+
+// R weight rows times M activation rows. Within a block, sum(q * x) starts at shift * sum(x), so
+// that a format's constant shift costs nothing per weight row.
+template <class B, int M, int R>
+HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, const float* x, int64_t x_stride,
+                              const float* bias, float* y, int64_t y_stride) {
+  Reg acc[R][M];
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < M; ++i) {
+      acc[r][i] = V::zero();
+    }
+  }
+  for (int64_t at = 0; at < k; at += 32, w += B::kBytes) {
+    Reg start[M];
+    Reg sums[M];
+    for (int i = 0; i < M; ++i) {
+      start[i] = V::zero();
+      sums[i] = V::zero();
+      if (B::kShift != 0.0f || B::kOffset) {
+        const float* xi = x + i * x_stride + at;
+        sums[i] = V::load(xi);
+        for (int j = 1; j < kPieces; ++j) {
+          sums[i] = V::add(sums[i], V::load(xi + j * kW));
+        }
+        start[i] = V::mul(V::set(B::kShift), sums[i]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      const std::byte* block = w + r * row_bytes;
+      V::prefetch(block + 512);
+      Reg q[kPieces];
+      B::read(block, q);
+      const Reg scale = B::scale(block);
+      for (int i = 0; i < M; ++i) {
+        const float* xi = x + i * x_stride + at;
+        Reg t = B::kShift != 0.0f ? V::fma(q[0], V::load(xi), start[i]) : V::mul(q[0], V::load(xi));
+        for (int j = 1; j < kPieces; ++j) {
+          t = V::fma(q[j], V::load(xi + j * kW), t);
+        }
+        acc[r][i] = V::fma(scale, t, acc[r][i]);
+        if (B::kOffset) {
+          acc[r][i] = V::fma(B::offset(block), sums[i], acc[r][i]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < M; ++i) {
+      y[i * y_stride + r] = V::sum(acc[r][i]) + (bias == nullptr ? 0.0f : bias[r]);
+    }
+  }
+}
+
+// Four vectors at a time keep enough products in flight.
+template <class T, int M, int R>
+HETERO_KERNEL void dot_plain(const std::byte* w, int64_t row_bytes, int64_t k, const float* x, int64_t x_stride,
+                             const float* bias, float* y, int64_t y_stride) {
+  Reg acc[R][M];
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < M; ++i) {
+      acc[r][i] = V::zero();
+    }
+  }
+  int64_t at = 0;
+  for (; at + kW <= k; at += kW) {
+    for (int r = 0; r < R; ++r) {
+      const Reg q = T::load(w + r * row_bytes + at * T::kBytes);
+      for (int i = 0; i < M; ++i) {
+        acc[r][i] = V::fma(q, V::load(x + i * x_stride + at), acc[r][i]);
+      }
+    }
+  }
+  if (at < k) {
+    for (int r = 0; r < R; ++r) {
+      const Reg q = load_plain<T>(w + r * row_bytes + at * T::kBytes, k - at);
+      for (int i = 0; i < M; ++i) {
+        acc[r][i] = V::fma(q, load_part(x + i * x_stride + at, k - at), acc[r][i]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int i = 0; i < M; ++i) {
+      y[i * y_stride + r] = V::sum(acc[r][i]) + (bias == nullptr ? 0.0f : bias[r]);
+    }
+  }
+}
+
+template <class B, int M, int R>
+HETERO_KERNEL void dots(const std::byte* w, int64_t row_bytes, int64_t k, const float* x, int64_t x_stride,
+                        const float* bias, float* y, int64_t y_stride) {
+  if constexpr (requires { B::kShift; }) {
+    dot_blocks<B, M, R>(w, row_bytes, k, x, x_stride, bias, y, y_stride);
+  } else {
+    dot_plain<B, M, R>(w, row_bytes, k, x, x_stride, bias, y, y_stride);
+  }
+}
+
+template <class B, int M>
+void gemv_rows(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, const float* bias, float* y,
+               int64_t y_stride) {
+  constexpr int kRows = M <= 2 ? 4 : 2;
+  const std::byte* row = w.data;
+  int64_t r = 0;
+  const auto bias_at = [&] { return bias == nullptr ? nullptr : bias + r; };
+  for (; r + kRows <= w.rows; r += kRows, row += kRows * w.row_bytes) {
+    dots<B, M, kRows>(row, w.row_bytes, k, x, x_stride, bias_at(), y + r, y_stride);
+  }
+  for (; r < w.rows; ++r, row += w.row_bytes) {
+    dots<B, M, 1>(row, w.row_bytes, k, x, x_stride, bias_at(), y + r, y_stride);
+  }
+}
+
+template <class B>
+void gemv_of(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias, float* y,
+             int64_t y_stride) {
+  // Rows of x in groups of up to four; a few weight rows at a time, so that the second group finds
+  // them in the first-level cache.
+  constexpr int64_t kStrip = 8;
+  WeightRows strip = w;
+  for (int64_t r = 0; r < w.rows; r += strip.rows) {
+    strip.data = w.data + r * w.row_bytes;
+    strip.rows = m <= 4 ? w.rows : min_of(kStrip, w.rows - r);
+    const float* b = bias == nullptr ? nullptr : bias + r;
+    for (int64_t i = 0; i < m; i += 4) {
+      const float* xi = x + i * x_stride;
+      float* yi = y + i * y_stride + r;
+      switch (min_of(4, m - i)) {
+        case 1:
+          gemv_rows<B, 1>(strip, k, xi, x_stride, b, yi, y_stride);
+          break;
+        case 2:
+          gemv_rows<B, 2>(strip, k, xi, x_stride, b, yi, y_stride);
+          break;
+        case 3:
+          gemv_rows<B, 3>(strip, k, xi, x_stride, b, yi, y_stride);
+          break;
+        default:
+          gemv_rows<B, 4>(strip, k, xi, x_stride, b, yi, y_stride);
+      }
+    }
+  }
+}
+
+void gemv(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias, float* y,
+          int64_t y_stride) {
+  switch (w.dtype) {
+    case DType::kF32:
+      return gemv_of<F32>(w, k, x, x_stride, m, bias, y, y_stride);
+    case DType::kF16:
+      return gemv_of<F16>(w, k, x, x_stride, m, bias, y, y_stride);
+    case DType::kBF16:
+      return gemv_of<BF16>(w, k, x, x_stride, m, bias, y, y_stride);
+    case DType::kQ4_0:
+      return gemv_of<Q4_0>(w, k, x, x_stride, m, bias, y, y_stride);
+    case DType::kQ4_1:
+      return gemv_of<Q4_1>(w, k, x, x_stride, m, bias, y, y_stride);
+    case DType::kQ8_0:
+      return gemv_of<Q8_0>(w, k, x, x_stride, m, bias, y, y_stride);
+    default:
+      return;
+  }
+}
+
+// ---- Many rows: register tiles over packed panels ----------------------------------------------
+
+void pack_tile(const float* x, int64_t x_stride, int64_t rows, int64_t k, float* tile) {
+  for (int64_t i = 0; i < kMr; ++i) {
+    // Rows past the last repeat it: their products are computed and thrown away.
+    const float* row = x + (i < rows ? i : rows - 1) * x_stride;
+    for (int64_t kk = 0; kk < k; ++kk) {
+      tile[kk * kMr + i] = row[kk];
+    }
+  }
+}
+
+// R rows times one panel. Activations are a packed tile (kStep = MR floats from one k to the next)
+// or rows lda apart (kStep = 1).
+template <int R, int kStep>
+HETERO_KERNEL void tile(const float* a, int64_t lda, const float* b, int64_t count, int64_t cols, bool add,
+                        const float* bias, float* y, int64_t y_stride) {
+  Reg acc[R][2];
+  for (int i = 0; i < R; ++i) {
+    acc[i][0] = V::zero();
+    acc[i][1] = V::zero();
+  }
+  for (int64_t kk = 0; kk < count; ++kk) {
+    const Reg b0 = V::load(b + kk * kNr);
+    const Reg b1 = V::load(b + kk * kNr + kW);
+    for (int i = 0; i < R; ++i) {
+      const Reg ai = V::set(kStep == 1 ? a[i * lda + kk] : a[kk * kStep + i]);
+      acc[i][0] = V::fma(ai, b0, acc[i][0]);
+      acc[i][1] = V::fma(ai, b1, acc[i][1]);
+    }
+  }
+  for (int i = 0; i < R; ++i) {
+    float* out = y + i * y_stride;
+    for (int j = 0; j < 2; ++j) {
+      const int64_t some = min_of(kW, cols - j * kW);
+      if (some == kW) {
+        Reg r = acc[i][j];
+        if (add) {
+          r = V::add(V::load(out + j * kW), r);
+        } else if (bias != nullptr) {
+          r = V::add(V::load(bias + j * kW), r);
+        }
+        V::store(out + j * kW, r);
+      } else if (some > 0) {
+        Reg r = acc[i][j];
+        if (add) {
+          r = V::add(load_part(out + j * kW, some), r);
+        } else if (bias != nullptr) {
+          r = V::add(load_part(bias + j * kW, some), r);
+        }
+        store_part(out + j * kW, some, r);
+      }
+    }
+  }
+}
+
+// Calls tile<R, kStep> for R = rows in [1, kMr].
+template <int kStep, int R = kMr>
+HETERO_KERNEL void tile_rows(int64_t rows, const float* a, int64_t lda, const float* b, int64_t count, int64_t cols,
+                             bool add, const float* bias, float* y, int64_t y_stride) {
+  if constexpr (R > 1) {
+    if (rows < R) {
+      return tile_rows<kStep, R - 1>(rows, a, lda, b, count, cols, add, bias, y, y_stride);
+    }
+  }
+  tile<R, kStep>(a, lda, b, count, cols, add, bias, y, y_stride);
+}
+
+void tiles(const float* a, int64_t tile_stride, const float* panel, int64_t count, int64_t rows, int64_t cols, bool add,
+           const float* bias, float* y, int64_t y_stride) {
+  for (int64_t i = 0; i < rows; i += kMr, a += tile_stride, y += kMr * y_stride) {
+    tile_rows<kMr>(min_of(kMr, rows - i), a, 0, panel, count, cols, add, bias, y, y_stride);
+  }
+}

@@ -1,0 +1,423 @@
+#include "cpu/ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+namespace hetero::cpu {
+namespace {
+
+// Rows of activations packed at once: at 256 elements of depth, 384 rows are the 384 KiB that a
+// second-level cache keeps while panels pass.
+constexpr int64_t kChunkRows = 384;
+// Depth of a panel: with 16 columns, 16 KiB, half of a first-level cache.
+constexpr int64_t kDepth = 256;
+// A loop with less than this many elements is not worth waking threads for.
+constexpr int64_t kElementsPerUnit = 16384;
+// Short passes look at the cache in parts of this many rows, at most kMaxParts, so that one token
+// keeps all threads busy.
+constexpr int64_t kSplitTokens = 4;
+constexpr int64_t kPartRows = 256;
+constexpr int64_t kMaxParts = 64;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+/// Calls body(unit, worker) for each unit in [0, units), handing units to whichever worker is free.
+template <class Body>
+void for_units(ThreadPool& pool, int64_t units, const Body& body) {
+  if (units <= 1 || pool.size() == 1) {
+    for (int64_t unit = 0; unit < units; ++unit) {
+      body(unit, 0);
+    }
+    return;
+  }
+  std::atomic<int64_t> next = 0;
+  const auto loop = [&](int worker) {
+    for (int64_t unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) {
+      body(unit, worker);
+    }
+  };
+  pool.run(std::cref(loop));
+}
+
+/// Splits `rows` rows of `cols` elements into units of at least kElementsPerUnit elements.
+template <class Body>
+void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, const Body& body) {
+  const int64_t each = std::max<int64_t>(1, kElementsPerUnit / std::max<int64_t>(cols, 1));
+  for_units(pool, ceil_div(rows, each), [&](int64_t unit, int worker) {
+    for (int64_t t = unit * each; t < std::min(rows, (unit + 1) * each); ++t) {
+      body(t, worker);
+    }
+  });
+}
+
+bool readable(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ8_0:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Status check_weight(const Graph& graph, const Op& op, WeightId id) {
+  const Weight& weight = graph.weight(id);
+  if (!readable(weight.dtype)) {
+    return unsupported(fmt::format("{}: weight {} is {}; the CPU reads F32, F16, BF16, Q4_0, Q4_1 and Q8_0", op.name,
+                                   weight.name, traits(weight.dtype).name));
+  }
+  if (weight.cols % traits(weight.dtype).block_elements != 0) {
+    return unsupported(fmt::format("{}: weight {} has {} columns, not a multiple of the {} that a block of {} holds",
+                                   op.name, weight.name, weight.cols, traits(weight.dtype).block_elements,
+                                   traits(weight.dtype).name));
+  }
+  return {};
+}
+
+Status check_cache(const Graph& graph, const Op& op, ValueId k, ValueId v) {
+  const DType dtype = graph.value(k).dtype;
+  if (dtype != graph.value(v).dtype || (dtype != DType::kF16 && dtype != DType::kF32)) {
+    return unsupported(fmt::format("{}: KV cache of {} and {}; the CPU takes both F16 or both F32", op.name,
+                                   traits(dtype).name, traits(graph.value(v).dtype).name));
+  }
+  return {};
+}
+
+int64_t depth_of(int64_t k) { return round_up(ceil_div(k, ceil_div(k, kDepth)), kBlock); }
+
+}  // namespace
+
+Status supports(const Graph& graph, const OpSlice& slice) {
+  const Op& op = graph.op(slice.op);
+  const int64_t cols = graph.output_cols(slice.op);
+  const bool whole = slice.begin == 0 && slice.end == cols;
+  if (slice.begin < 0 || slice.end > cols || slice.begin >= slice.end || (!whole && !op.is<Linear>())) {
+    return unsupported(fmt::format("{}: columns [{}, {}) of {} {} cannot be a slice", op.name, slice.begin, slice.end,
+                                   cols, kind_name(op)));
+  }
+  for (const WeightId id : op.weights) {
+    HETERO_RETURN_IF_ERROR(check_weight(graph, op, id));
+  }
+  for (const WeightId id : op.biases) {
+    if (id >= 0) {
+      HETERO_RETURN_IF_ERROR(check_weight(graph, op, id));
+    }
+  }
+  if (op.is<Rope>()) {
+    return check_cache(graph, op, op.outputs[1], op.outputs[2]);
+  }
+  if (op.is<Attention>()) {
+    return check_cache(graph, op, op.inputs[1], op.inputs[2]);
+  }
+  return {};
+}
+
+std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice, int64_t tokens,
+                                       const Kernels& kernels, int threads) {
+  auto executable = std::make_unique<CpuExecutable>();
+  executable->graph = &graph;
+  executable->slice = slice;
+  executable->tokens = tokens;
+  const Op& op = graph.op(slice.op);
+  if (op.is<Linear>()) {
+    executable->segments = linear_segments(graph, slice.op, slice.begin, slice.end);
+    const int64_t k = graph.value(op.inputs[0]).cols;
+    for (const LinearSegment& s : executable->segments) {
+      const int64_t bytes = row_bytes(s.weight->dtype, k);
+      for (int64_t r = 0; r < s.rows; r += kernels.tile_cols) {
+        const std::byte* data = s.weight->data + (s.row_begin + r) * bytes;
+        executable->panels.push_back(
+            {{s.weight->dtype, data, bytes, std::min(kernels.tile_cols, s.rows - r)}, s.out_begin + r});
+      }
+      if (s.bias != nullptr) {
+        executable->vector.resize(static_cast<size_t>(slice.end - slice.begin));
+        std::vector<float> all(static_cast<size_t>(s.bias->cols));
+        kernels.decode(s.bias->dtype, s.bias->data, s.bias->cols, 1.0f, all.data());
+        std::copy_n(all.begin() + s.row_begin, s.rows, executable->vector.begin() + s.out_begin);
+      }
+    }
+    if (tokens > kernels.gemv_rows) {
+      executable->scratch_floats = round_up(std::min(tokens, kChunkRows), kernels.tile_rows) * k +
+                                   threads * depth_of(k) * kernels.tile_cols;
+    }
+  } else if (op.is<RmsNorm>()) {
+    const Weight& w = graph.weight(op.weights[0]);
+    executable->vector.resize(static_cast<size_t>(w.cols));
+    kernels.decode(w.dtype, w.data, w.cols, 1.0f, executable->vector.data());
+  } else if (const auto* rope = op.as<Rope>()) {
+    executable->scratch_floats = threads * round_up(rope->head_dim, 16);
+  } else if (const auto* a = op.as<Attention>()) {
+    executable->scratch_floats = threads * attend_scratch(a->head_dim) +
+                                 kMaxParts * std::min(tokens, kSplitTokens) * a->heads * (a->head_dim + 2);
+  }
+  return executable;
+}
+
+int64_t attend_scratch(int64_t head_dim) {
+  constexpr int64_t kWidestPanel = 32;
+  const int64_t padded = round_up(head_dim, kWidestPanel);
+  const int64_t rows = kAttendRows * (head_dim + kAttendBlock + padded + 2);
+  return round_up(rows + kWidestPanel * std::max(padded, kAttendBlock), 16);
+}
+
+namespace {
+
+// Few rows: each weight row streams by once.
+void linear_by_rows(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const int64_t k = e.graph->value(e.op().inputs[0]).cols;
+  const int64_t n = e.slice.end - e.slice.begin;
+  const int64_t bytes = row_bytes(e.segments[0].weight->dtype, k);
+  const int64_t each =
+      round_up(std::max(ceil_div(n, pool.size() * int64_t{8}), kElementsPerUnit / std::max<int64_t>(bytes, 1)), 8);
+  for_units(pool, ceil_div(n, each), [&](int64_t unit, int) {
+    const int64_t begin = unit * each;
+    const int64_t end = std::min(n, begin + each);
+    for (const LinearSegment& s : e.segments) {
+      const int64_t lo = std::max(begin, s.out_begin);
+      const int64_t hi = std::min(end, s.out_begin + s.rows);
+      if (lo < hi) {
+        const int64_t stride = row_bytes(s.weight->dtype, k);
+        const WeightRows rows{s.weight->dtype, s.weight->data + (s.row_begin + lo - s.out_begin) * stride, stride,
+                              hi - lo};
+        kernels.gemv(rows, k, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
+                     e.vector.empty() ? nullptr : e.vector.data() + lo, work.out[0].row<float>(0) + lo,
+                     work.out[0].stride);
+      }
+    }
+  });
+}
+
+// Many rows: the loops of Goto and van de Geijn (ACM TOMS 34, 2008) with the roles of the operands
+// exchanged. A decoded panel of weights stays in the first-level cache and meets all packed
+// activations of its depth, which stay in the second-level cache; each weight is decoded once for
+// up to kChunkRows rows.
+void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const int64_t k = e.graph->value(e.op().inputs[0]).cols;
+  const int64_t mr = kernels.tile_rows;
+  const int64_t chunks = ceil_div(work.tokens, kChunkRows);
+  const int64_t chunk = round_up(ceil_div(work.tokens, chunks), mr);
+  const int64_t depth = depth_of(k);
+  const auto panel_count = static_cast<int64_t>(e.panels.size());
+  auto* tiles = reinterpret_cast<float*>(work.scratch->data());
+  float* panels = tiles + chunk * k;
+
+  for (int64_t first = 0; first < work.tokens; first += chunk) {
+    const int64_t rows = std::min(chunk, work.tokens - first);
+    const int64_t tile_count = ceil_div(rows, mr);
+    for_rows(pool, tile_count, mr * k, [&](int64_t tile, int) {
+      kernels.pack_tile(work.in[0].row<float>(first + tile * mr), work.in[0].stride, std::min(mr, rows - tile * mr), k,
+                        tiles + tile * mr * k);
+    });
+    // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
+    // few panels for the threads: each part decodes its panels again.
+    const int64_t group = std::clamp<int64_t>(panel_count / (pool.size() * int64_t{3}), 1, 8);
+    const int64_t groups = ceil_div(panel_count, group);
+    const int64_t cuts = pool.size() == 1 ? 1
+                                          : std::clamp<int64_t>(ceil_div(2 * pool.size(), groups), 1,
+                                                                std::max<int64_t>(1, tile_count / 4));
+    const int64_t part = ceil_div(tile_count, cuts);
+    for_units(pool, groups * cuts, [&](int64_t unit, int worker) {
+      float* panel = panels + worker * depth * kernels.tile_cols;
+      const int64_t tile_begin = unit % cuts * part;
+      const int64_t row_begin = tile_begin * mr;
+      const int64_t row_end = std::min(rows, row_begin + part * mr);
+      if (row_begin >= row_end) {
+        return;
+      }
+      for (int64_t at = 0; at < k; at += depth) {
+        const int64_t count = std::min(depth, k - at);
+        for (int64_t p = unit / cuts * group; p < std::min(panel_count, (unit / cuts + 1) * group); ++p) {
+          const Panel& source = e.panels[static_cast<size_t>(p)];
+          kernels.pack_panel(source.weight, at, count, panel);
+          kernels.tiles(tiles + tile_begin * mr * k + at * mr, mr * k, panel, count, row_end - row_begin,
+                        source.weight.rows, at > 0, e.vector.empty() ? nullptr : e.vector.data() + source.out_begin,
+                        work.out[0].row<float>(first + row_begin) + source.out_begin, work.out[0].stride);
+        }
+      }
+    });
+  }
+}
+
+Status embed(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const Weight& table = e.graph->weight(e.op().weights[0]);
+  for (int64_t t = 0; t < work.tokens; ++t) {
+    const int32_t id = *work.in[0].row<int32_t>(t);
+    if (id < 0 || id >= table.rows) {
+      return invalid_argument(
+          fmt::format("{}: token id {} at row {} is not one of the {} of {}", e.op().name, id, t, table.rows, table.name));
+    }
+  }
+  const int64_t bytes = row_bytes(table.dtype, table.cols);
+  for_rows(pool, work.tokens, table.cols, [&](int64_t t, int) {
+    kernels.decode(table.dtype, table.data + *work.in[0].row<int32_t>(t) * bytes, table.cols, e.op().as<Embed>()->scale,
+                   work.out[0].row<float>(t));
+  });
+  return {};
+}
+
+void rope_table(const RopeTable& table, const Work& work, ThreadPool& pool) {
+  // A sine costs about as much as thirty simple operations.
+  for_rows(pool, work.tokens, static_cast<int64_t>(table.inv_freq.size()) * 64, [&](int64_t t, int) {
+    float* out = work.out[0].row<float>(t);
+    for (const double frequency : table.inv_freq) {
+      const double angle = static_cast<double>(work.position + t) * frequency;
+      *out++ = static_cast<float>(table.magnitude * std::cos(angle));
+      *out++ = static_cast<float>(table.magnitude * std::sin(angle));
+    }
+  });
+}
+
+void rms_norm(const RmsNorm& norm, const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const bool residual = e.op().inputs.size() == 2;
+  const auto cols = static_cast<int64_t>(e.vector.size());
+  for_rows(pool, work.tokens, cols, [&](int64_t t, int) {
+    kernels.rms_norm(work.in[0].row<float>(t), residual ? work.in[1].row<float>(t) : nullptr, e.vector.data(), cols,
+                     norm.eps, work.out[0].row<float>(t), residual ? work.out[1].row<float>(t) : nullptr);
+  });
+}
+
+void rope(const Rope& rope, const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const bool f16 = e.graph->value(e.op().outputs[1]).dtype == DType::kF16;
+  const bool halves = rope.pairs == RopePairs::kHalves;
+  const int64_t hd = rope.head_dim;
+  const int64_t kv_cols = rope.kv_heads * hd;
+  for_rows(pool, work.tokens, rope.heads * hd + 2 * kv_cols, [&](int64_t t, int worker) {
+    float* head = reinterpret_cast<float*>(work.scratch->data()) + worker * round_up(hd, 16);
+    const float* q = work.in[0].row<float>(t);
+    const float* k = q + rope.heads * hd;
+    const float* table = work.in[1].row<float>(t);
+    for (int64_t h = 0; h < rope.heads; ++h) {
+      kernels.rotate(q + h * hd, table, hd, rope.rotary_dims, halves, work.out[0].row<float>(t) + h * hd);
+    }
+    const int64_t row = work.position + t;
+    for (int64_t h = 0; h < rope.kv_heads; ++h) {
+      if (f16) {
+        kernels.rotate(k + h * hd, table, hd, rope.rotary_dims, halves, head);
+        kernels.to_f16(head, hd, work.out[1].row<uint16_t>(row) + h * hd);
+      } else {
+        kernels.rotate(k + h * hd, table, hd, rope.rotary_dims, halves, work.out[1].row<float>(row) + h * hd);
+      }
+    }
+    if (f16) {
+      kernels.to_f16(k + kv_cols, kv_cols, work.out[2].row<uint16_t>(row));
+    } else {
+      std::copy_n(k + kv_cols, kv_cols, work.out[2].row<float>(row));
+    }
+  });
+}
+
+void attention(const Attention& a, const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  const int64_t hd = a.head_dim;
+  const int64_t group = a.heads / a.kv_heads;
+  // Query heads of one kv head go together, as far as they fit, and as many tokens as fit then.
+  const int64_t heads = std::min(group, kAttendRows);
+  const int64_t head_parts = ceil_div(group, heads);
+  const int64_t tokens = std::max<int64_t>(1, kAttendRows / heads);
+  const int64_t blocks = ceil_div(work.tokens, tokens);
+  const int64_t seen = work.position + work.tokens;
+  const int64_t wanted = work.tokens <= kSplitTokens ? std::min(kMaxParts, ceil_div(seen, kPartRows)) : 1;
+  const int64_t part_rows = round_up(ceil_div(seen, wanted), kAttendBlock);
+  const int64_t parts = ceil_div(seen, part_rows);
+  const int64_t partial_row = hd + 2;
+  const int64_t partial_part = work.tokens * a.heads * partial_row;
+
+  auto* scratch = reinterpret_cast<float*>(work.scratch->data());
+  float* partial = scratch + pool.size() * attend_scratch(hd);
+  // Partial results of a unit lie together: [part][kv head][part of the group][token][head].
+  const auto partial_of = [&](int64_t part, int64_t first_head, int64_t first_token, int64_t some) {
+    return partial + part * partial_part + (first_head * work.tokens + first_token * some) * partial_row;
+  };
+
+  const int64_t element = e.graph->value(e.op().inputs[1]).dtype == DType::kF16 ? 2 : 4;
+  const int64_t units = a.kv_heads * head_parts * blocks * parts;
+  const bool tiny = work.tokens * seen * a.heads * hd < kElementsPerUnit;
+  const auto unit_body = [&](int64_t index, int worker) {
+    int64_t unit = units - 1 - index;  // the last tokens see most: they start first
+    const int64_t kv = unit % a.kv_heads;
+    unit /= a.kv_heads;
+    const int64_t head = kv * group + unit % head_parts * heads;
+    unit /= head_parts;
+    const int64_t part = unit % parts;
+    const int64_t token = unit / parts * tokens;
+
+    AttendArgs args;
+    args.tokens = std::min(tokens, work.tokens - token);
+    args.group = std::min(heads, (kv + 1) * group - head);
+    args.head_dim = hd;
+    args.scale = a.scale;
+    args.q = work.in[0].row<float>(token) + head * hd;
+    args.q_stride = work.in[0].stride;
+    args.k = work.in[1].data + kv * hd * element;
+    args.v = work.in[2].data + kv * hd * element;
+    args.k_stride = work.in[1].stride;
+    args.v_stride = work.in[2].stride;
+    args.f16 = element == 2;
+    args.position = work.position + token;
+    args.cache_begin = part * part_rows;
+    args.cache_end = std::min(args.position + args.tokens, args.cache_begin + part_rows);
+    args.out = work.out[0].row<float>(token) + head * hd;
+    args.out_stride = work.out[0].stride;
+    args.partial = parts > 1 ? partial_of(part, head, token, args.group) : nullptr;
+    args.scratch = scratch + worker * attend_scratch(hd);
+    kernels.attend(args);
+  };
+  if (tiny) {
+    for (int64_t unit = 0; unit < units; ++unit) {
+      unit_body(unit, 0);
+    }
+  } else {
+    for_units(pool, units, unit_body);
+  }
+  if (parts > 1) {
+    for_rows(pool, work.tokens * a.heads, parts * hd, [&](int64_t row, int) {
+      const int64_t t = row / a.heads;
+      const int64_t h = row % a.heads;
+      const int64_t first = h / group * group + h % group / heads * heads;
+      const int64_t some = std::min(heads, (h / group + 1) * group - first);
+      kernels.merge_partials(partial_of(0, first, t, some) + (h - first) * partial_row, parts, partial_part, hd,
+                             work.out[0].row<float>(t) + h * hd);
+    });
+  }
+}
+
+}  // namespace
+
+Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const Op& op = work.executable->op();
+  if (op.is<Linear>()) {
+    work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool) : linear_by_tiles(work, kernels, pool);
+  } else if (op.is<Embed>()) {
+    return embed(work, kernels, pool);
+  } else if (const auto* table = op.as<RopeTable>()) {
+    rope_table(*table, work, pool);
+  } else if (const auto* norm = op.as<RmsNorm>()) {
+    rms_norm(*norm, work, kernels, pool);
+  } else if (const auto* r = op.as<Rope>()) {
+    rope(*r, work, kernels, pool);
+  } else if (const auto* a = op.as<Attention>()) {
+    attention(*a, work, kernels, pool);
+  } else if (const auto* g = op.as<Gated>()) {
+    const int64_t f = work.executable->graph->value(op.outputs[0]).cols;
+    const auto kernel = g->activation == Activation::kSilu ? kernels.silu_gated : kernels.gelu_gated;
+    for_rows(pool, work.tokens, f, [&](int64_t t, int) {
+      kernel(work.in[0].row<float>(t), work.in[0].row<float>(t) + f, f, work.out[0].row<float>(t));
+    });
+  }
+  return {};
+}
+
+}  // namespace hetero::cpu

@@ -1,0 +1,65 @@
+// Operators of the graph on the CPU: what compile() prepares, and the loops over threads that run
+// it with one level's kernels.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "cpu/kernels.h"
+#include "graph/graph.h"
+#include "processor/processor.h"
+
+namespace hetero::cpu {
+
+/// Ok, or why the CPU cannot run the slice.
+Status supports(const Graph& graph, const OpSlice& slice);
+
+/// Consecutive weight rows that one panel decodes; never of two weights.
+struct Panel {
+  WeightRows weight;
+  int64_t out_begin = 0;  // column of the slice
+};
+
+struct CpuExecutable : Executable {
+  const Graph* graph = nullptr;
+  OpSlice slice;
+  int64_t tokens = 0;
+  std::vector<LinearSegment> segments;  // Linear
+  std::vector<Panel> panels;            // Linear
+  std::vector<float> vector;            // Linear: bias of the slice's columns or empty; RmsNorm: weight
+  int64_t scratch_floats = 0;
+
+  const Op& op() const { return graph->op(slice.op); }
+};
+
+/// Everything that does not depend on the launch. The slice is one that supports() accepts.
+std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice, int64_t tokens,
+                                       const Kernels& kernels, int threads);
+
+/// A binding resolved to memory.
+struct View {
+  std::byte* data = nullptr;
+  int64_t stride = 0;  // elements
+
+  template <class T>
+  T* row(int64_t t) const {
+    return reinterpret_cast<T*>(data) + t * stride;
+  }
+};
+
+struct Work {
+  const CpuExecutable* executable = nullptr;
+  std::shared_ptr<PageMemory> scratch;  // at least executable->scratch_floats
+  int64_t tokens = 0;
+  int64_t position = 0;
+  std::array<View, 3> in;
+  std::array<View, 3> out;
+};
+
+/// Runs on the calling thread and the pool's. Allocates nothing.
+Status run(const Work& work, const Kernels& kernels, ThreadPool& pool);
+
+}  // namespace hetero::cpu

@@ -1,0 +1,113 @@
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "engine/session_limits.h"
+#include "graph/model.h"
+
+namespace hetero {
+
+Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->options_ = std::move(options);
+  const EngineOptions& o = engine->options_;
+  const auto progress = [&](const char* what) {
+    if (o.progress) {
+      o.progress(what, 0, 0);
+    }
+  };
+  progress("reading the model");
+  HETERO_TRY(engine->file_, GgufFile::open(o.model));
+  HETERO_TRY(engine->graph_, build_graph(*engine->file_));
+  HETERO_TRY(engine->tokenizer_, Tokenizer::load(*engine->file_));
+  const ModelShape& shape = engine->graph_.shape;
+  if (engine->tokenizer_->size() > shape.vocabulary) {
+    return malformed(fmt::format("{}: the tokenizer has {} tokens, but the model only {}", o.model,
+                                 engine->tokenizer_->size(), shape.vocabulary));
+  }
+  engine->context_ = o.context > 0 ? o.context : std::min<int64_t>(shape.context, 4096);
+  if (engine->context_ > shape.context) {
+    return invalid_argument(fmt::format("-c {}: the model was trained for {} tokens of context", engine->context_,
+                                        shape.context));
+  }
+  progress("looking for processors");
+  engine->found_ = find_processors(needed(o.request));
+  HETERO_TRY(engine->selection_, select(engine->found_, o.request));
+  HETERO_RETURN_IF_ERROR(engine->open_processors(o.cache_dir));
+  return engine;
+}
+
+Status Engine::open_processors(const std::string& cache_dir) {
+  for (Member& member : selection_.members) {
+    if (options_.progress) {
+      options_.progress("opening " + member.found->info.id, 0, 0);
+    }
+    member.options.cache_dir = cache_dir;
+    auto opened = member.found->open(member.found->info, member.options);
+    if (!opened.ok()) {
+      return opened.status().with_prefix(member.found->info.id);
+    }
+    processors_.push_back(std::move(opened).value());
+  }
+  // A GPU may lack an operator, or support it for this model's dtypes only in part; then the CPU
+  // joins, and the user is told.
+  const auto lacking = [&](const std::string& id, int op) -> Status {
+    for (const auto& p : processors_) {
+      if (p->info().id == id) {
+        return p->supports(graph_, {op, 0, graph_.output_cols(op)});
+      }
+    }
+    return {};
+  };
+  Status first;
+  for (int op = 0; op < static_cast<int>(graph_.ops.size()) && first.ok() && !selection_.team.gpu.empty(); ++op) {
+    first = lacking(selection_.team.gpu, op);
+  }
+  if (!first.ok() && selection_.team.cpu.empty()) {
+    const FoundProcessor& cpu = found_.front();
+    OpenOptions options;
+    options.cpus = selection_.members.front().options.cpus;
+    options.threads = static_cast<int>(options.cpus.size());
+    HETERO_TRY(auto opened, cpu.open(cpu.info, options));
+    processors_.push_back(std::move(opened));
+    selection_.team.cpu = cpu.info.id;
+    selection_.notices.push_back(
+        fmt::format("{} cannot run everything, the CPU helps: {}", selection_.team.gpu, first.message()));
+  }
+  selection_.team.can_run = [lacking](const std::string& id, int op) { return lacking(id, op).ok(); };
+  return {};
+}
+
+Bytes Engine::device_bytes() const {
+  Bytes bytes = 0;
+  for (const auto& p : processors_) {
+    bytes += p->device_bytes();
+  }
+  return bytes;
+}
+
+Result<std::unique_ptr<Session>> Engine::new_session() {
+  std::vector<Processor*> processors;
+  for (const auto& p : processors_) {
+    processors.push_back(p.get());
+  }
+  // A processor may fill rows beyond the prompt's, so memory is for whole standard lengths.
+  const RowCapacity capacity{kMaxPassTokens, kMaxHeadRows, context_};
+  HETERO_TRY(auto executor, Executor::create(graph_, std::move(processors), capacity));
+  return std::unique_ptr<Session>(new Session(*this, std::move(executor)));
+}
+
+std::string default_cache_dir() {
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg == '/') {
+    return std::string(xdg) + "/heteroinfer";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
+    return std::string(home) + "/.cache/heteroinfer";
+  }
+  return "";
+}
+
+}  // namespace hetero

@@ -1,0 +1,95 @@
+#include "engine/generate.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace hetero {
+namespace {
+
+double per_second(int64_t count, Nanos time) {
+  return time.count() > 0 ? static_cast<double>(count) * 1e9 / static_cast<double>(time.count()) : 0.0;
+}
+
+/// NaN in every logit means damaged weights; drawing from them would print nonsense.
+Status check_finite(std::span<const float> logits, const std::string& model) {
+  if (std::none_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
+    return malformed(model + ": the model's logits are not numbers; its weights are damaged");
+  }
+  return {};
+}
+
+}  // namespace
+
+double Generation::prefill_tps() const { return per_second(prompt_tokens - reused_tokens, prefill); }
+double Generation::decode_tps() const { return per_second(decoded, decode); }
+
+Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt, const GenerateOptions& options,
+                            const std::function<void(std::string_view)>& on_text,
+                            const std::function<void()>& on_prefilled) {
+  HETERO_RETURN_IF_ERROR(validate(options.sampler));
+  if (prompt.empty()) {
+    return invalid_argument("the prompt is empty: it has no tokens");
+  }
+  const Tokenizer& tokenizer = session.engine().tokenizer();
+  Generation g;
+  g.prompt_tokens = static_cast<int64_t>(prompt.size());
+  const Nanos begin = now();
+  g.reused_tokens = session.keep_common_prefix(prompt);
+  const Status fed = session.feed(std::span(prompt).subspan(static_cast<size_t>(g.reused_tokens)), options.cancel);
+  g.prefill = now() - begin;
+  if (fed.code() == Code::kCancelled) {
+    g.stop = Stop::kCancelled;
+    return g;
+  }
+  HETERO_RETURN_IF_ERROR(fed);
+  if (on_prefilled) {
+    on_prefilled();
+  }
+
+  Sampler sampler(options.sampler);
+  for (const TokenId id : prompt) {
+    sampler.accept(id);
+  }
+  Utf8Stream stream;
+  const auto emit = [&](const std::string& text) {
+    g.text += text;
+    if (on_text && !text.empty()) {
+      on_text(text);
+    }
+  };
+  const Nanos decode_begin = now();
+  g.stop = Stop::kLength;
+  while (static_cast<int64_t>(g.ids.size()) < options.max_tokens) {
+    HETERO_RETURN_IF_ERROR(check_finite(session.logits(), session.engine().file().path()));
+    const TokenId id = sampler.sample(session.logits());
+    if (g.ids.empty()) {
+      g.first_token = now() - begin;
+    }
+    if (!options.ignore_eos && tokenizer.is_end(id)) {
+      g.stop = Stop::kEnd;
+      break;
+    }
+    sampler.accept(id);
+    g.ids.push_back(id);
+    emit(stream.push(tokenizer.piece(id, false)));
+    if (static_cast<int64_t>(g.ids.size()) == options.max_tokens) {
+      break;
+    }
+    if (session.free_context() == 0) {
+      g.stop = Stop::kContext;
+      break;
+    }
+    const Status stepped = session.feed(std::span(&id, 1), options.cancel);
+    if (stepped.code() == Code::kCancelled) {
+      g.stop = Stop::kCancelled;
+      break;
+    }
+    HETERO_RETURN_IF_ERROR(stepped);
+    ++g.decoded;
+  }
+  g.decode = now() - decode_begin;
+  emit(stream.finish());
+  return g;
+}
+
+}  // namespace hetero

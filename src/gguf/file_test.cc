@@ -1,0 +1,159 @@
+#include "gguf/file.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "cases.h"
+#include "gguf/writer.h"
+
+namespace hetero {
+namespace {
+
+class GgufFileTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    for (const std::string& path : written_) {
+      std::filesystem::remove(path);
+    }
+  }
+
+  std::string save(const std::string& bytes, const std::string& name = "file.gguf") {
+    const std::string path = testing::TempDir() + std::to_string(getpid()) + "_" + name;
+    std::ofstream(path, std::ios::binary) << bytes;
+    written_.push_back(path);
+    return path;
+  }
+
+ private:
+  std::vector<std::string> written_;
+};
+
+GgufWriter sample() {
+  GgufWriter w;
+  w.set_string("general.architecture", "llama");
+  w.set_uint("llama.block_count", 7);
+  w.set_float("llama.eps", 0.5f);
+  w.set_bool("flag", true);
+  w.set_strings("words", {"a", "", "\xff"});
+  w.set_ints("ints", {-1, 2});
+  w.set_floats("floats", {0.25f});
+  w.add_tensor("one", DType::kF32, {3}, std::vector<std::byte>(12, std::byte{1}));
+  w.add_tensor("two", DType::kQ4_0, {64, 2}, std::vector<std::byte>(72, std::byte{2}));
+  return w;
+}
+
+TEST_F(GgufFileTest, ReadsBackWhatTheWriterWrote) {
+  const auto file = GgufFile::open(save(sample().bytes()));
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  const GgufFile& f = **file;
+  EXPECT_EQ(f.version(), 3u);
+  EXPECT_EQ(f.get_string("general.architecture").value(), "llama");
+  EXPECT_EQ(f.get_int("llama.block_count").value(), 7);
+  EXPECT_EQ(f.get_float("llama.eps").value(), 0.5);
+  EXPECT_EQ(f.get_float("llama.block_count").value(), 7.0);
+  EXPECT_TRUE(f.get_bool_or("flag", false).value());
+  EXPECT_EQ(f.get_array("words").value()->strings, (std::vector<std::string>{"a", "", "\xff"}));
+  EXPECT_EQ(f.get_array("ints").value()->signeds, (std::vector<int64_t>{-1, 2}));
+  EXPECT_EQ(f.get_array("floats").value()->floats, std::vector<double>{0.25});
+  ASSERT_EQ(f.tensors().size(), 2u);
+  const Tensor* two = f.find_tensor("two");
+  ASSERT_NE(two, nullptr);
+  EXPECT_EQ(two->rows(), 2);
+  EXPECT_EQ(two->bytes, 72);
+  EXPECT_EQ(two->data[71], std::byte{2});
+}
+
+TEST_F(GgufFileTest, LookUpsNameFileKeyAndWhatWasFound) {
+  const std::string path = save(sample().bytes());
+  const auto file = GgufFile::open(path);
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ((*file)->get_int("words").status().message(), path + ": words is an array, expected an integer");
+  EXPECT_EQ((*file)->get_string("nothing").status().message(), path + ": metadata key nothing is missing");
+  EXPECT_EQ((*file)->get_int_or("nothing", 3).value(), 3);
+  EXPECT_FALSE((*file)->get_int_or("flag", 3).ok());
+}
+
+TEST_F(GgufFileTest, EveryTruncationIsAnErrorAndNeverACrash) {
+  const std::string whole = sample().bytes();
+  const size_t needed = whole.size() - 24;  // the last tensor's 72 bytes are padded to 96
+  for (size_t length = 0; length < needed; ++length) {
+    const auto file = GgufFile::open(save(whole.substr(0, length)));
+    EXPECT_FALSE(file.ok()) << "cut to " << length << " bytes";
+  }
+  EXPECT_TRUE(GgufFile::open(save(whole.substr(0, needed))).ok());
+}
+
+TEST_F(GgufFileTest, EveryFlippedByteIsReadOrRefusedWithoutACrash) {
+  const std::string whole = sample().bytes();
+  int refused = 0;
+  for (size_t i = 0; i < whole.size(); ++i) {
+    for (const unsigned char flip : {0x01, 0x80, 0xff}) {
+      std::string bytes = whole;
+      bytes[i] = static_cast<char>(bytes[i] ^ flip);
+      refused += GgufFile::open(save(bytes)).ok() ? 0 : 1;
+    }
+  }
+  EXPECT_GT(refused, 300);
+}
+
+TEST_F(GgufFileTest, TypesThatAreNotReadAreNamed) {
+  GgufWriter w;
+  w.add_tensor("odd", static_cast<DType>(19), {256}, std::vector<std::byte>(256));
+  const std::string path = save(w.bytes());
+  const auto file = GgufFile::open(path);
+  ASSERT_FALSE(file.ok());
+  EXPECT_EQ(file.status().message(), path + ": tensor odd has type IQ1_S, which is not supported");
+}
+
+TEST_F(GgufFileTest, SplitFilesAreReadAsOne) {
+  const auto part = [](uint32_t number, uint32_t count, const std::string& tensor) {
+    GgufWriter w;
+    w.set_uint("split.no", number);
+    w.set_uint("split.count", count);
+    w.add_tensor(tensor, DType::kF32, {1}, std::vector<std::byte>(4));
+    return w.bytes();
+  };
+  const std::string first = save(part(0, 2, "a"), "m-00001-of-00002.gguf");
+  EXPECT_FALSE(GgufFile::open(first).ok()) << "the second part is missing";
+  const std::string second = save(part(1, 2, "b"), "m-00002-of-00002.gguf");
+  const auto file = GgufFile::open(first);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_NE((*file)->find_tensor("a"), nullptr);
+  EXPECT_NE((*file)->find_tensor("b"), nullptr);
+  EXPECT_NE(GgufFile::open(second).status().message().find("open the first one"), std::string::npos);
+  save(part(1, 2, "a"), "m-00002-of-00002.gguf");
+  EXPECT_NE(GgufFile::open(first).status().message().find("tensor a appears twice"), std::string::npos);
+}
+
+TEST(GgufHostile, ContainerErrorsAreRefusedAndTheRestDoesNoHarm) {
+  HETERO_NEED_CASES();
+  std::ifstream in(cases_dir() + "/hostile/manifest.json");
+  const auto manifest = nlohmann::json::parse(in);
+  int container = 0;
+  for (const auto& entry : manifest.is_array() ? manifest : manifest.at("files")) {
+    const std::string stage = entry.at("stage");
+    const std::string name = entry.at("file");
+    const auto file = GgufFile::open(cases_dir() + "/hostile/" + name);
+    // Hyperparameters, vocabulary, shapes and templates concern those who read them later.
+    if (stage == "header" || stage == "kv" || stage == "tensor_info" || stage == "tensor_data") {
+      ++container;
+      if (entry.at("expect") == "reject") {
+        EXPECT_FALSE(file.ok()) << name << ": " << entry.at("what");
+      }
+    } else if (stage == "control") {
+      EXPECT_TRUE(file.ok()) << name << ": " << file.status().message();
+    }
+    if (!file.ok()) {
+      EXPECT_NE(file.status().message().find(name), std::string::npos) << file.status().message();
+    }
+  }
+  EXPECT_GT(container, 30);
+}
+
+}  // namespace
+}  // namespace hetero

@@ -1,0 +1,239 @@
+#include "graph/builder.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "gguf/dequantize.h"
+
+namespace hetero {
+
+GraphBuilder::GraphBuilder(const GgufFile& file) : file_(file) {}
+
+void GraphBuilder::fail(Status error) {
+  if (error_.ok()) {
+    error_ = std::move(error);
+  }
+}
+
+int64_t GraphBuilder::integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> fallback) {
+  if (!ok()) {
+    return low;
+  }
+  const auto found = fallback ? file_.get_int_or(key(name), *fallback) : file_.get_int(key(name));
+  if (!found.ok()) {
+    fail(found.status());
+    return low;
+  }
+  if (*found < low || *found > high) {
+    fail(malformed(fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
+    return low;
+  }
+  return *found;
+}
+
+double GraphBuilder::real(const std::string& name, double low, double high, std::optional<double> fallback) {
+  if (!ok()) {
+    return low;
+  }
+  const auto found = fallback ? file_.get_float_or(key(name), *fallback) : file_.get_float(key(name));
+  if (!found.ok()) {
+    fail(found.status());
+    return low;
+  }
+  if (!(*found >= low && *found <= high)) {
+    fail(malformed(fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
+    return low;
+  }
+  return *found;
+}
+
+void GraphBuilder::read_shape() {
+  ModelShape& s = graph_.shape;
+  const auto architecture = file_.get_string("general.architecture");
+  if (!architecture.ok()) {
+    return fail(architecture.status());
+  }
+  s.architecture = *architecture;
+  if (const auto name = file_.get_string_or("general.name", ""); name.ok()) {
+    s.name = *name;
+  }
+  // Bounds far above any model that exists; they keep products of a few within 64 bits.
+  s.layers = static_cast<int>(integer("block_count", 1, 4096));
+  s.width = integer("embedding_length", 1, 1 << 20);
+  s.ffn = integer("feed_forward_length", 1, 1 << 24);
+  s.context = integer("context_length", 1, int64_t{1} << 31);
+  s.heads = static_cast<int>(integer("attention.head_count", 1, 65536));
+  s.kv_heads = static_cast<int>(integer("attention.head_count_kv", 1, 65536, s.heads));
+  if (!ok()) {
+    return;
+  }
+  if (s.heads % s.kv_heads != 0) {
+    return fail(malformed(fmt::format("{}: {} is {}, which is not a multiple of {} = {}", file_.path(),
+                                      key("attention.head_count"), s.heads, key("attention.head_count_kv"),
+                                      s.kv_heads)));
+  }
+  const bool has_key_length = file_.find(key("attention.key_length")) != nullptr;
+  if (!has_key_length && s.width % s.heads != 0) {
+    return fail(malformed(fmt::format("{}: {} is {}, which is not a multiple of {} = {}", file_.path(),
+                                      key("embedding_length"), s.width, key("attention.head_count"), s.heads)));
+  }
+  s.head_dim = static_cast<int>(integer("attention.key_length", 1, 65536, s.width / s.heads));
+  if (const int64_t v = integer("attention.value_length", 1, 65536, s.head_dim); ok() && v != s.head_dim) {
+    return fail(unsupported(fmt::format("{}: {} is {}, but heads of values and of keys must be equally long ({})",
+                                        file_.path(), key("attention.value_length"), v, s.head_dim)));
+  }
+  const Tensor* table = file_.find_tensor("token_embd.weight");
+  if (table == nullptr) {
+    return fail(malformed(file_.path() + ": tensor token_embd.weight is missing"));
+  }
+  s.vocabulary = table->rows();
+  if (file_.find("tokenizer.ggml.tokens") != nullptr) {
+    const auto tokens = file_.get_array("tokenizer.ggml.tokens");
+    if (!tokens.ok()) {
+      return fail(tokens.status());
+    }
+    if (static_cast<int64_t>((*tokens)->size) > s.vocabulary) {
+      return fail(malformed(fmt::format("{}: tokenizer.ggml.tokens has {} entries, but token_embd.weight only {} rows",
+                                        file_.path(), (*tokens)->size, s.vocabulary)));
+    }
+  }
+  if (const int64_t v = integer("vocab_size", 1, int64_t{1} << 31, s.vocabulary); ok() && v != s.vocabulary) {
+    return fail(malformed(fmt::format("{}: {} is {}, but token_embd.weight has {} rows", file_.path(),
+                                      key("vocab_size"), v, s.vocabulary)));
+  }
+}
+
+ValueId GraphBuilder::value(std::string name, int64_t cols, Rows rows, DType dtype) {
+  graph_.values.push_back({std::move(name), rows, cols, dtype});
+  return static_cast<ValueId>(graph_.values.size()) - 1;
+}
+
+const Tensor* GraphBuilder::tensor(const std::string& name, std::vector<int64_t> dims) {
+  if (!ok()) {
+    return nullptr;
+  }
+  const Tensor* found = file_.find_tensor(name);
+  if (found == nullptr) {
+    fail(malformed(fmt::format("{}: tensor {} is missing", file_.path(), name)));
+    return nullptr;
+  }
+  std::vector<int64_t> has = found->dims;
+  while (has.size() > dims.size() && has.back() == 1) {
+    has.pop_back();  // trailing dimensions of one are written by some converters
+  }
+  if (has != dims) {
+    fail(malformed(fmt::format("{}: tensor {} has shape [{}], expected [{}]", file_.path(), name,
+                               fmt::join(found->dims, ", "), fmt::join(dims, ", "))));
+    return nullptr;
+  }
+  return found;
+}
+
+WeightId GraphBuilder::matrix(const std::string& name, int64_t rows, int64_t cols) {
+  const Tensor* t = tensor(name, {cols, rows});
+  if (t == nullptr) {
+    return -1;
+  }
+  graph_.weights.push_back({name, t->dtype, rows, cols, t->data});
+  return static_cast<WeightId>(graph_.weights.size()) - 1;
+}
+
+WeightId GraphBuilder::vector(const std::string& name, int64_t cols, bool optional) {
+  if (optional && !has(name)) {
+    return -1;
+  }
+  const Tensor* t = tensor(name, {cols});
+  if (t == nullptr) {
+    return -1;
+  }
+  if (t->dtype != DType::kF32) {
+    fail(unsupported(fmt::format("{}: tensor {} is {}, expected F32", file_.path(), name, traits(t->dtype).name)));
+    return -1;
+  }
+  graph_.weights.push_back({name, t->dtype, 1, cols, t->data});
+  return static_cast<WeightId>(graph_.weights.size()) - 1;
+}
+
+void GraphBuilder::append(Op op) {
+  if (ok()) {
+    graph_.ops.push_back(std::move(op));
+  }
+}
+
+ValueId GraphBuilder::embed(const std::string& name, float scale) {
+  const WeightId table = matrix(name + ".weight", graph_.shape.vocabulary, graph_.shape.width);
+  graph_.ids = value("ids", 1, Rows::kTokens, DType::kI32);
+  const ValueId x = value("embeddings", graph_.shape.width);
+  append({name, -1, Embed{scale}, {graph_.ids}, {x}, {table}, {}});
+  return x;
+}
+
+ValueId GraphBuilder::linear(const std::string& name, int layer, ValueId x, const std::vector<Matrix>& matrices) {
+  Op op{name, layer, Linear{}, {x}, {}, {}, {}};
+  int64_t n = 0;
+  bool any_bias = false;
+  for (const Matrix& m : matrices) {
+    op.weights.push_back(matrix(m.tensor + ".weight", m.rows, graph_.value(x).cols));
+    op.biases.push_back(vector(m.tensor + ".bias", m.rows, true));
+    any_bias = any_bias || op.biases.back() >= 0;
+    n += m.rows;
+  }
+  if (!any_bias) {
+    op.biases.clear();
+  }
+  const ValueId y = value(name, n);
+  op.outputs = {y};
+  append(std::move(op));
+  return y;
+}
+
+GraphBuilder::Normed GraphBuilder::rms_norm(const std::string& name, int layer, ValueId x, std::optional<ValueId> y,
+                                            float eps) {
+  const int64_t cols = graph_.value(x).cols;
+  const WeightId w = vector(name + ".weight", cols);
+  const ValueId h = value(name, cols);
+  if (!y) {
+    append({name, layer, RmsNorm{eps}, {x}, {h}, {w}, {}});
+    return {h, x};
+  }
+  const ValueId s = value(name + ".sum", cols);
+  append({name, layer, RmsNorm{eps}, {x, *y}, {h, s}, {w}, {}});
+  return {h, s};
+}
+
+ValueId GraphBuilder::attention(int layer, ValueId qkv, ValueId table, const Rope& rope, float scale, DType cache) {
+  const std::string prefix = fmt::format("blk.{}.", layer);
+  const int64_t kv_cols = int64_t{rope.kv_heads} * rope.head_dim;
+  const int64_t q_cols = int64_t{rope.heads} * rope.head_dim;
+  const ValueId k = value(prefix + "k_cache", kv_cols, Rows::kContext, cache);
+  const ValueId v = value(prefix + "v_cache", kv_cols, Rows::kContext, cache);
+  const ValueId q = value(prefix + "q", q_cols);
+  append({prefix + "rope", layer, rope, {qkv, table}, {q, k, v}, {}, {}});
+  const ValueId a = value(prefix + "attention", q_cols);
+  append({prefix + "attention", layer, Attention{rope.heads, rope.kv_heads, rope.head_dim, scale}, {q, k, v}, {a}, {}, {}});
+  return a;
+}
+
+ValueId GraphBuilder::gated(int layer, ValueId gate_up, Activation activation) {
+  const ValueId s = value(fmt::format("blk.{}.gated", layer), graph_.value(gate_up).cols / 2);
+  append({fmt::format("blk.{}.gated", layer), layer, Gated{activation}, {gate_up}, {s}, {}, {}});
+  return s;
+}
+
+void GraphBuilder::logits(ValueId id) { graph_.logits = id; }
+
+Result<Graph> GraphBuilder::finish() && {
+  if (!ok()) {
+    return error_;
+  }
+  for (int i = graph_.head_begin; i < static_cast<int>(graph_.ops.size()); ++i) {
+    for (const ValueId id : graph_.op(i).outputs) {
+      graph_.values[static_cast<size_t>(id)].rows = Rows::kOutputs;
+    }
+  }
+  return std::move(graph_);
+}
+
+}  // namespace hetero

@@ -1,0 +1,25 @@
+// Compiled graphs on disk, so that the second start of a model does not compile them again.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace hetero {
+
+/// A folder of blobs by key. A cache is never needed: what cannot be written is not kept, and what
+/// cannot be read, or is damaged, is not there. Safe with other processes on the same folder.
+class BlobCache {
+ public:
+  /// An empty `folder` keeps nothing.
+  explicit BlobCache(std::string folder) : folder_(std::move(folder)) {}
+
+  std::optional<std::string> load(const std::string& key) const;
+  void store(const std::string& key, const std::string& blob) const;
+  /// The file that holds, or would hold, a key's blob.
+  std::string path(const std::string& key) const;
+
+ private:
+  std::string folder_;
+};
+
+}  // namespace hetero

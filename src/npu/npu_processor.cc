@@ -1,0 +1,206 @@
+#include "npu/npu_processor.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/threads.h"
+#include "gguf/dequantize.h"
+
+namespace hetero {
+namespace {
+
+// Covers the gap between two operators that follow each other, and no more: the core may be
+// shared with other processors' threads.
+constexpr auto kSpin = std::chrono::microseconds(30);
+
+bool spin_until_positive(const std::atomic<int>& count) {
+  const Nanos deadline = now() + kSpin;
+  while (count.load(std::memory_order_relaxed) == 0) {
+    if (now() > deadline) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+struct NpuProcessor::Linked : Executable {
+  std::string name;
+  int64_t tokens = 0;
+  int64_t k = 0;
+  int64_t n = 0;
+  std::shared_ptr<NpuGraph> graph;
+  std::vector<std::vector<float>> biases;  // those that the file does not hold in f32
+  std::unique_ptr<NpuWeights> weights;
+};
+
+NpuProcessor::NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique_ptr<NpuDevice> device,
+                           std::vector<int> cpus)
+    : info_(std::move(info)), cpus_(std::move(cpus)), device_(std::move(device)) {
+  traits_.static_shapes = true;
+  traits_.coherent = true;
+  traits_.unit_roundoff = unit_roundoff;
+  const ScopedAffinity confinement(cpus_);  // the worker inherits it, and the threads that it starts
+  worker_ = std::thread([this] { work(); });
+}
+
+NpuProcessor::~NpuProcessor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  worker_.join();
+}
+
+Status NpuProcessor::supports(const Graph& graph, const OpSlice& slice) const {
+  const Op& op = graph.op(slice.op);
+  if (!op.is<Linear>()) {
+    return unsupported(
+        fmt::format("{}: an NPU runs linear operators only, {} is {}", info_.id, op.name, kind_name(op)));
+  }
+  const int64_t cols = graph.output_cols(slice.op);
+  if (slice.begin < 0 || slice.begin >= slice.end || slice.end > cols) {
+    return invalid_argument(fmt::format("{}: {} has columns 0..{}, asked for {}..{}", info_.id, op.name, cols,
+                                        slice.begin, slice.end));
+  }
+  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+    if (!device_->supports(s.weight->dtype)) {
+      return unsupported(fmt::format("{}: weight {} is {}, which {} cannot read", info_.id, s.weight->name,
+                                     hetero::traits(s.weight->dtype).name, info_.provider));
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Buffer>> NpuProcessor::import(std::byte* host, Bytes size) {
+  return std::unique_ptr<Buffer>(std::make_unique<HostBuffer>(host, size));
+}
+
+Result<std::unique_ptr<Executable>> NpuProcessor::compile(const Graph& graph, const OpSlice& slice,
+                                                          int64_t tokens) {
+  HETERO_RETURN_IF_ERROR(supports(graph, slice));
+  const Op& op = graph.op(slice.op);
+  if (tokens < 1) {
+    return invalid_argument(
+        fmt::format("{}: {} for {} tokens, expected 1 or more", info_.id, op.name, tokens));
+  }
+  const ScopedAffinity confinement(cpus_);
+  auto linked = std::make_unique<Linked>();
+  linked->name = op.name;
+  linked->tokens = tokens;
+  linked->k = graph.value(op.inputs[0]).cols;
+  linked->n = slice.end - slice.begin;
+
+  NpuShape shape{tokens, linked->k, {}};
+  std::vector<NpuOperand> operands;
+  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+    shape.segments.push_back({s.rows, s.weight->dtype, s.bias != nullptr});
+    NpuOperand operand{s.weight->data + s.row_begin * row_bytes(s.weight->dtype, s.weight->cols)};
+    if (s.bias != nullptr && s.bias->dtype == DType::kF32) {
+      operand.bias = reinterpret_cast<const float*>(s.bias->data) + s.row_begin;
+    } else if (s.bias != nullptr) {
+      std::vector<float>& bias = linked->biases.emplace_back(static_cast<size_t>(s.bias->cols));
+      dequantize(s.bias->dtype, s.bias->data, s.bias->cols, bias.data());
+      operand.bias = bias.data() + s.row_begin;
+    }
+    operands.push_back(operand);
+  }
+
+  const auto prefix = [&] { return fmt::format("{}: {}", info_.id, op.name); };
+  std::weak_ptr<NpuGraph>& shared = graphs_[shape];
+  linked->graph = shared.lock();
+  if (linked->graph == nullptr) {
+    Result<std::unique_ptr<NpuGraph>> compiled = device_->compile(shape);
+    if (!compiled.ok()) {
+      return compiled.status().with_prefix(prefix());
+    }
+    linked->graph = std::move(*compiled);
+    shared = linked->graph;
+  }
+  Result<std::unique_ptr<NpuWeights>> weights = linked->graph->bind(operands);
+  if (!weights.ok()) {
+    return weights.status().with_prefix(prefix());
+  }
+  linked->weights = std::move(*weights);
+  return std::unique_ptr<Executable>(std::move(linked));
+}
+
+Result<Fence> NpuProcessor::submit(const Executable& executable, const Launch& launch) {
+  const auto& linked = static_cast<const Linked&>(executable);
+  Job job;
+  if (launch.tokens != linked.tokens) {
+    job.refused = invalid_argument(fmt::format("{}: {} was compiled for {} tokens, submitted with {}",
+                                               info_.id, linked.name, linked.tokens, launch.tokens));
+  } else if (launch.inputs.size() != 1 || launch.outputs.size() != 1) {
+    job.refused =
+        invalid_argument(fmt::format("{}: {} has one input and one output, submitted with {} and {}",
+                                     info_.id, linked.name, launch.inputs.size(), launch.outputs.size()));
+  } else if (launch.inputs[0].stride < linked.k || launch.outputs[0].stride < linked.n) {
+    job.refused = invalid_argument(
+        fmt::format("{}: {} reads rows of {} and writes rows of {}, strides are {} and {}", info_.id,
+                    linked.name, linked.k, linked.n, launch.inputs[0].stride, launch.outputs[0].stride));
+  } else {
+    job.refused = timeline_.status();
+  }
+  Status refused = job.refused;
+  if (refused.ok()) {
+    job.linked = &linked;
+    job.run = {host_data<float>(launch.inputs[0]), launch.inputs[0].stride,
+               host_data<float>(launch.outputs[0]), launch.outputs[0].stride};
+  }
+  const Fence fence = enqueue(std::move(job));
+  if (!refused.ok()) {
+    return refused;
+  }
+  return fence;
+}
+
+Fence NpuProcessor::enqueue(Job job) {
+  uint64_t ticket = 0;
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ticket = timeline_.next_ticket();
+    queue_.push_back(std::move(job));
+    waiting_.fetch_add(1, std::memory_order_relaxed);
+    wake = asleep_;
+  }
+  if (wake) {
+    wake_.notify_one();
+  }
+  return {&timeline_, ticket};
+}
+
+void NpuProcessor::work() {
+  while (true) {
+    spin_until_positive(waiting_);
+    Job job;
+    {
+      std::unique_lock lock(mutex_);
+      asleep_ = true;
+      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      asleep_ = false;
+      if (queue_.empty()) {
+        return;
+      }
+      job = std::move(queue_.front());
+      queue_.pop_front();
+      waiting_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    const Nanos begin = now();
+    Status status = std::move(job.refused);
+    // Nothing runs on a poisoned timeline: its inputs may be what the failed work left unwritten.
+    if (status.ok() && timeline_.status().ok()) {
+      status = job.linked->graph->run(*job.linked->weights, job.run);
+      if (!status.ok()) {
+        status = status.with_prefix(fmt::format("{}: {}", info_.id, job.linked->name));
+      }
+    }
+    timeline_.finish({begin, now()}, std::move(status));
+  }
+}
+
+}  // namespace hetero

@@ -1,0 +1,67 @@
+// A processor on top of any provider: queue, timeline, and graphs shared between layers.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "npu/provider.h"
+#include "processor/host_timeline.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+/// Runs Linear operators, each for exactly the number of tokens that it was compiled for. One
+/// thread owns the device's runs and takes submissions in order.
+class NpuProcessor : public Processor {
+ public:
+  NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique_ptr<NpuDevice> device,
+               std::vector<int> cpus);
+  /// Finishes what was submitted.
+  ~NpuProcessor() override;
+
+  const ProcessorInfo& info() const override { return info_; }
+  const Traits& traits() const override { return traits_; }
+  Status supports(const Graph& graph, const OpSlice& slice) const override;
+  Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
+  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
+                                              int64_t tokens) override;
+  Result<Fence> submit(const Executable& executable, const Launch& launch) override;
+  Timeline& timeline() override { return timeline_; }
+  Bytes device_bytes() const override { return device_->bytes(); }
+
+ private:
+  struct Linked;  // an executable: a graph with one layer's weights bound to it
+  struct Job {
+    const Linked* linked = nullptr;
+    NpuRun run;
+    Status refused;  // why it cannot run at all
+  };
+
+  Fence enqueue(Job job);
+  void work();
+
+  ProcessorInfo info_;
+  Traits traits_;
+  std::vector<int> cpus_;
+  std::unique_ptr<NpuDevice> device_;
+  // A graph lives as long as some executable uses it: its scratch memory is worth freeing.
+  std::map<NpuShape, std::weak_ptr<NpuGraph>> graphs_;
+
+  HostTimeline timeline_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Job> queue_;
+  std::atomic<int> waiting_ = 0;  // jobs in the queue, for the worker to spin on
+  bool asleep_ = false;
+  bool stop_ = false;
+  std::thread worker_;
+};
+
+}  // namespace hetero

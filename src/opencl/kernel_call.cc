@@ -1,0 +1,39 @@
+#include "opencl/kernel_call.h"
+
+namespace hetero {
+
+KernelCall& KernelCall::memory(const OpenClBuffer& buffer) {
+  if (buffer.mem() == nullptr) {
+    set(queue_.api.SetKernelArgSVMPointer(kernel_, index_, buffer.host()));
+  } else {
+    cl_mem mem = buffer.mem();
+    set(queue_.api.SetKernelArg(kernel_, index_, sizeof(mem), &mem));
+  }
+  return *this;
+}
+
+KernelCall& KernelCall::binding(const Binding& binding) {
+  memory(*static_cast<const OpenClBuffer*>(binding.buffer));
+  return offset(binding.offset).offset(binding.stride);
+}
+
+Status KernelCall::run(int64_t groups, int64_t rows, int64_t lanes) {
+  HETERO_RETURN_IF_ERROR(cl_status(error_, "clSetKernelArg"));
+  const size_t global[2] = {static_cast<size_t>(groups * lanes), static_cast<size_t>(rows)};
+  const size_t local[2] = {static_cast<size_t>(lanes), 1};
+  cl_event event = nullptr;
+  const cl_int error =
+      queue_.api.EnqueueNDRangeKernel(queue_.queue, kernel_, 2, nullptr, global, local, 0, nullptr, &event);
+  HETERO_RETURN_IF_ERROR(cl_status(error, "clEnqueueNDRangeKernel"));
+  if (!queue_.last) {
+    queue_.last = ClEvent(event);
+  } else {
+    if (!queue_.first) {
+      queue_.first = std::move(queue_.last);
+    }
+    queue_.last = ClEvent(event);
+  }
+  return {};
+}
+
+}  // namespace hetero

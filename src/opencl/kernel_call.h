@@ -1,0 +1,52 @@
+// One kernel launch: arguments in order, then the grid.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "opencl/kernel_memory.h"
+#include "opencl/loader.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+/// Where kernels are enqueued; keeps the events of the first and the last one of a submission.
+struct KernelQueue {
+  const OpenClApi& api;
+  cl_command_queue queue = nullptr;
+  ClEvent first;
+  ClEvent last;
+};
+
+/// Sets the arguments of `kernel` and enqueues it. The first error sticks until run() reports it.
+class KernelCall {
+ public:
+  KernelCall(KernelQueue& queue, cl_kernel kernel) : queue_(queue), kernel_(kernel) {}
+
+  KernelCall& memory(const OpenClBuffer& buffer);
+  /// Base, offset and stride.
+  KernelCall& binding(const Binding& binding);
+  template <class T>
+  requires std::is_arithmetic_v<T> KernelCall& value(T v) {
+    set(queue_.api.SetKernelArg(kernel_, index_, sizeof(v), &v));
+    return *this;
+  }
+  KernelCall& number(int64_t v) { return value(static_cast<cl_int>(v)); }
+  KernelCall& offset(int64_t v) { return value(static_cast<cl_long>(v)); }
+
+  /// `groups` work-groups of `lanes` work-items along dimension 0, `rows` along dimension 1.
+  Status run(int64_t groups, int64_t rows, int64_t lanes);
+
+ private:
+  void set(cl_int error) {
+    error_ = error_ == CL_SUCCESS ? error : error_;
+    ++index_;
+  }
+
+  KernelQueue& queue_;
+  cl_kernel kernel_;
+  cl_uint index_ = 0;
+  cl_int error_ = CL_SUCCESS;
+};
+
+}  // namespace hetero

@@ -1,0 +1,82 @@
+// Memory as kernels see it, in one of three ways.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/memory.h"
+#include "opencl/device.h"
+#include "opencl/loader.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+enum class MemoryMode {
+  kSvm,   // kernels take host pointers: fine-grained system SVM
+  kHost,  // buffers over host memory, mapped once and for good: unified memory
+  kCopy,  // buffers of the device's own: discrete GPUs
+};
+
+/// A range of memory that kernels can be given.
+class OpenClBuffer : public Buffer {
+ public:
+  OpenClBuffer(const OpenClApi& api, std::byte* host, Bytes size) : api_(api), host_(host), size_(size) {}
+  ~OpenClBuffer() override;
+
+  std::byte* host() const { return host_; }
+  Bytes size() const { return size_; }
+  cl_mem mem() const { return mem_.get(); }  // nullptr in mode kSvm: kernels take host()
+  /// Where the first byte lies in mem(), for a view that starts within a page.
+  Bytes lead() const { return lead_; }
+
+ private:
+  friend class KernelMemory;
+
+  const OpenClApi& api_;
+  std::byte* host_;
+  Bytes size_;
+  Bytes lead_ = 0;
+  ClMem mem_;
+  cl_command_queue mapped_queue_ = nullptr;  // where it is mapped, to unmap it
+  void* mapping_ = nullptr;
+  std::vector<float> constants_;   // what host_ points to, for constants in mode kSvm
+  Bytes* device_bytes_ = nullptr;  // counted there, for copies
+};
+
+/// Makes buffers. Not thread-safe; outlives its buffers.
+class KernelMemory {
+ public:
+  KernelMemory(const OpenClApi& api, const OpenClDevice& device, cl_context context, cl_command_queue queue,
+               MemoryMode mode)
+      : api_(api), device_(device), context_(context), queue_(queue), mode_(mode) {}
+
+  MemoryMode mode() const { return mode_; }
+
+  /// Page-aligned host memory, or in mode kCopy a copy of it on the device.
+  Result<std::unique_ptr<OpenClBuffer>> import(std::byte* host, Bytes size);
+
+  /// A whole weight as it lies in the file; in mode kCopy one copy for all executables that hold it.
+  Result<std::shared_ptr<OpenClBuffer>> weight(const Weight& weight);
+
+  /// Some numbers of our own.
+  Result<std::shared_ptr<OpenClBuffer>> constants(std::vector<float> values, const std::string& name);
+
+  Bytes device_bytes() const { return device_bytes_; }
+
+ private:
+  Result<ClMem> create(cl_mem_flags flags, Bytes size, void* host, const std::string& name);
+  Status fill(cl_mem mem, const void* from, Bytes size, const std::string& name);
+
+  const OpenClApi& api_;
+  const OpenClDevice& device_;
+  cl_context context_;
+  cl_command_queue queue_;
+  MemoryMode mode_;
+  Bytes device_bytes_ = 0;
+  // Weak: a weight lives as long as an executable that uses it, since the graph behind it does too.
+  std::map<std::pair<const std::byte*, Bytes>, std::weak_ptr<OpenClBuffer>> weights_;
+};
+
+}  // namespace hetero

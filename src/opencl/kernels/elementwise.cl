@@ -1,0 +1,189 @@
+// Operators that pass over rows: RmsNorm, Rope, RopeTable, Gated.
+
+// Tests that the device and the host see one memory: y[i] = x[i] + 1.
+kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
+  for (int i = get_local_id(0); i < count; i += LANES) {
+    y[i] = x[i] + 1;
+  }
+}
+
+// One work-group for each row. s = x + y (has_residual), h = s / sqrt(mean(s^2) + eps) * w
+kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_stride,  //
+                                global const float* y, long y_offset, long y_stride,  //
+                                global float* h, long h_offset, long h_stride,        //
+                                global float* s, long s_offset, long s_stride,        //
+                                global const float* w, int has_residual, int cols, float eps, int tokens) {
+  local float shared[LANES];
+  const int t = get_group_id(0);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  h += h_offset + t * h_stride;
+  const int lane = get_local_id(0);
+  const int vectors = cols / 8;
+  float8 squares = 0.0f;
+  float rest = 0.0f;
+  if (has_residual) {
+    y += y_offset + t * y_stride;
+    s += s_offset + t * s_stride;
+    for (int i = lane; i < vectors; i += LANES) {
+      const float8 v = vload8(i, x) + vload8(i, y);
+      vstore8(v, i, s);
+      squares = mad(v, v, squares);
+    }
+    for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+      const float v = x[i] + y[i];
+      s[i] = v;
+      rest = mad(v, v, rest);
+    }
+    x = s;  // each lane reads back only what it wrote
+  } else {
+    for (int i = lane; i < vectors; i += LANES) {
+      const float8 v = vload8(i, x);
+      squares = mad(v, v, squares);
+    }
+    for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+      rest = mad(x[i], x[i], rest);
+    }
+  }
+  const float total = lanes_sum(sum8(squares) + rest, shared);
+  const float scale = 1.0f / sqrt(total / (float)cols + eps);
+  for (int i = lane; i < vectors; i += LANES) {
+    vstore8(vload8(i, x) * scale * vload8(i, w), i, h);
+  }
+  for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+    h[i] = x[i] * scale * w[i];
+  }
+}
+
+// Groups along dimension 0 share a row, one chunk of GATED_CHUNK columns each.
+#define GATED_CHUNK 1024
+
+inline float8 activate8(float8 g, int gelu) {
+  if (gelu) {
+    // The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415), by tanh(u) = 1 - 2 / (e^2u + 1)
+    const float8 u = 0.7978845608028654f * mad(0.044715f * g * g, g, g);
+    return g - g / (exp(2.0f * u) + 1.0f);
+  }
+  return g / (1.0f + exp(-g));
+}
+
+kernel LANE_GROUP void gated(global const float* x, long x_offset, long x_stride,  //
+                             global float* y, long y_offset, long y_stride,        //
+                             int cols, int gelu, int tokens) {
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  const int begin = get_group_id(0) * GATED_CHUNK;
+  const int end = min(begin + GATED_CHUNK, cols);
+  const int vectors_end = begin + (end - begin) / 8 * 8;
+  for (int i = begin + 8 * (int)get_local_id(0); i < vectors_end; i += 8 * LANES) {
+    vstore8(activate8(vload8(0, x + i), gelu) * vload8(0, x + cols + i), 0, y + i);
+  }
+  for (int i = vectors_end + (int)get_local_id(0); i < end; i += LANES) {
+    y[i] = activate8((float8)(x[i]), gelu).s0 * x[cols + i];
+  }
+}
+
+// cos and sin of position * frequency from three tables made in double, each entry as the sum of
+// two floats: position = (a * TURN + b) * TURN + c, and angles add by complex products. So no
+// device needs doubles, and the result is as exact as float can say.
+// parts: [3][TURN][pairs] of (cos, cos's rest, sin, sin's rest).
+#define TURN 256
+
+inline float2 two_product(float2 a, float2 b) {  // Dekker's product, by fma
+  const float p = a.x * b.x;
+  const float e = fma(a.x, b.x, -p) + (a.x * b.y + a.y * b.x);
+  return (float2)(p, e);
+}
+
+inline float2 two_sum(float2 a, float2 b) {  // Knuth's exact sum
+  const float s = a.x + b.x;
+  const float v = s - a.x;
+  const float e = (a.x - (s - v)) + (b.x - v) + (a.y + b.y);
+  return (float2)(s, e);
+}
+
+inline float4 turn(float4 a, float4 b) {
+  return (float4)(two_sum(two_product(a.lo, b.lo), -two_product(a.hi, b.hi)),
+                  two_sum(two_product(a.lo, b.hi), two_product(a.hi, b.lo)));
+}
+
+kernel LANE_GROUP void rope_table(global float* y, long y_offset, long y_stride, global const float* parts,
+                                  int pairs, float magnitude, int position, int tokens) {
+  const int t = get_group_id(0);
+  if (t >= tokens) {
+    return;
+  }
+  y += y_offset + t * y_stride;
+  const int p = position + t;
+  for (int i = get_local_id(0); i < pairs; i += LANES) {
+    const float4 c = vload4((p % TURN) * pairs + i, parts);
+    const float4 b = vload4((TURN + p / TURN % TURN) * pairs + i, parts);
+    const float4 a = vload4((2 * TURN + p / TURN / TURN % TURN) * pairs + i, parts);
+    const float4 r = turn(turn(a, b), c);
+    y[2 * i] = magnitude * (r.x + r.y);
+    y[2 * i + 1] = magnitude * (r.z + r.w);
+  }
+}
+
+// Element `index` of a KV cache.
+inline void store_cache(float value, global uchar* cache, long index, int cache_f16) {
+  if (cache_f16) {
+    vstore_half_rte(value, index, (global half*)cache);
+  } else {
+    ((global float*)cache)[index] = value;
+  }
+}
+
+// Element i of a head after rotation.
+inline float rotated(global const float* head, global const float* table, int i, int rotary_dims, int halves) {
+  if (i >= rotary_dims) {
+    return head[i];
+  }
+  const int pairs = rotary_dims / 2;
+  const int pair = halves ? i % pairs : i / 2;
+  const int second = halves ? i >= pairs : i & 1;
+  const float a = head[halves ? pair : 2 * pair];
+  const float b = head[halves ? pair + pairs : 2 * pair + 1];
+  const float c = table[2 * pair];
+  const float s = table[2 * pair + 1];
+  return second ? mad(a, s, b * c) : mad(a, c, -(b * s));
+}
+
+// One work-group for each head of q, k and v (dimension 0) of each token (dimension 1).
+kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_stride,        //
+                            global const float* table, long table_offset, long table_stride,  //
+                            global float* q, long q_offset, long q_stride,                    //
+                            global uchar* k_cache, long k_offset, long k_stride,              //
+                            global uchar* v_cache, long v_offset, long v_stride,              //
+                            int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_f16,
+                            int position, int tokens) {
+  const int h = get_group_id(0);
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  global const float* head = qkv + qkv_offset + t * qkv_stride + h * head_dim;
+  table += table_offset + t * table_stride;
+  if (h < heads) {
+    q += q_offset + t * q_stride + h * head_dim;
+    for (int i = get_local_id(0); i < head_dim; i += LANES) {
+      q[i] = rotated(head, table, i, rotary_dims, halves);
+    }
+  } else if (h < heads + kv_heads) {
+    const long first = k_offset + (position + t) * k_stride + (h - heads) * head_dim;
+    for (int i = get_local_id(0); i < head_dim; i += LANES) {
+      store_cache(rotated(head, table, i, rotary_dims, halves), k_cache, first + i, cache_f16);
+    }
+  } else {
+    const long first = v_offset + (position + t) * v_stride + (h - heads - kv_heads) * head_dim;
+    for (int i = get_local_id(0); i < head_dim; i += LANES) {
+      store_cache(head[i], v_cache, first + i, cache_f16);
+    }
+  }
+}

@@ -1,0 +1,147 @@
+// y = x W^T + b on devices of type CPU. One work-item is one task; x and W both run along k, so
+// the inner loops are dot products in explicit vectors, and nothing is transposed.
+
+#ifndef PANEL
+#define PANEL 12  // rows of W decoded at a time, a multiple of 3
+#endif
+#ifndef CHUNK
+#define CHUNK 576  // of k: PANEL x CHUNK floats stay in the nearest caches; a multiple of 32
+#endif
+#ifndef VECTOR_ROWS
+#define VECTOR_ROWS 16  // rows of W of one work-item in linear_vector
+#endif
+
+// Rows of x (dimension 1: tiles of tile_rows) times PANEL rows of W (dimension 0).
+kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_stride,  //
+                                   global float* y, long y_offset, long y_stride,        //
+                                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                                   int n, int k, int tile_rows, int tokens) {
+  local float panel[PANEL * CHUNK] __attribute__((aligned(32)));
+  const int first = get_group_id(0) * PANEL;
+  const int t_begin = get_group_id(1) * tile_rows;
+  const int t_end = min(t_begin + tile_rows, tokens);
+  if (t_begin >= t_end) {
+    return;
+  }
+  w += w_bytes;
+  x += x_offset;
+  y += y_offset;
+  const int rows = min(PANEL, n - first);
+  for (int chunk = 0; chunk < k; chunk += CHUNK) {
+    const int count = min(CHUNK, k - chunk);
+    const int whole = count / 8 * 8;
+    const int padded = (count + 7) / 8 * 8;
+    for (int r = 0; r < PANEL; ++r) {
+      // Rows past the end repeat the last one; their sums are not stored.
+      global const uchar* row = w + (first + min(r, rows - 1)) * row_bytes(k);
+      local float* out = panel + r * CHUNK;
+#if BLOCK == 32
+      global const uchar* block = row + row_bytes(chunk);
+      for (int i = 0; i < count; i += 32, block += BLOCK_BYTES) {
+        vstore8(block8(block, 0), 0, out + i);
+        vstore8(block8(block, 1), 0, out + i + 8);
+        vstore8(block8(block, 2), 0, out + i + 16);
+        vstore8(block8(block, 3), 0, out + i + 24);
+      }
+#else
+      for (int i = 0; i < padded; i += 8) {
+        vstore8(weight8(row, chunk + i, k), 0, out + i);
+      }
+#endif
+    }
+    for (int t = t_begin; t < t_end; t += 4) {
+      global const float* x0 = x + t * x_stride + chunk;
+      global const float* x1 = x + min(t + 1, t_end - 1) * x_stride + chunk;
+      global const float* x2 = x + min(t + 2, t_end - 1) * x_stride + chunk;
+      global const float* x3 = x + min(t + 3, t_end - 1) * x_stride + chunk;
+      for (int r = 0; r < rows; r += 3) {
+        local const float* w0 = panel + r * CHUNK;
+        float8 a00 = 0.0f, a01 = 0.0f, a02 = 0.0f, a10 = 0.0f, a11 = 0.0f, a12 = 0.0f;
+        float8 a20 = 0.0f, a21 = 0.0f, a22 = 0.0f, a30 = 0.0f, a31 = 0.0f, a32 = 0.0f;
+#define STEP(LOAD)                                                 \
+  {                                                                \
+    const float8 v0 = vload8(0, w0 + i);                           \
+    const float8 v1 = vload8(0, w0 + CHUNK + i);                   \
+    const float8 v2 = vload8(0, w0 + 2 * CHUNK + i);               \
+    float8 u = LOAD(x0);                                           \
+    a00 = fma(u, v0, a00), a01 = fma(u, v1, a01), a02 = fma(u, v2, a02); \
+    u = LOAD(x1);                                                  \
+    a10 = fma(u, v0, a10), a11 = fma(u, v1, a11), a12 = fma(u, v2, a12); \
+    u = LOAD(x2);                                                  \
+    a20 = fma(u, v0, a20), a21 = fma(u, v1, a21), a22 = fma(u, v2, a22); \
+    u = LOAD(x3);                                                  \
+    a30 = fma(u, v0, a30), a31 = fma(u, v1, a31), a32 = fma(u, v2, a32); \
+  }
+#define WHOLE(row) vload8(0, row + i)
+#define PART(row) floats8(row, i, count)
+        int i = 0;
+        for (; i < whole; i += 8) {
+          STEP(WHOLE)
+        }
+#if BLOCK == 1
+        if (i < count) {
+          STEP(PART)
+        }
+#endif
+        float sums[12] = {sum8(a00), sum8(a01), sum8(a02), sum8(a10), sum8(a11), sum8(a12),
+                          sum8(a20), sum8(a21), sum8(a22), sum8(a30), sum8(a31), sum8(a32)};
+        const int live_rows = min(3, rows - r);
+        const int live_tokens = min(4, t_end - t);
+        for (int j = 0; j < live_tokens; ++j) {
+          global float* out = y + (t + j) * y_stride + first + r;
+          for (int c = 0; c < live_rows; ++c) {
+            const float before = chunk > 0 ? out[c] : has_bias ? bias[first + r + c] : 0.0f;
+            out[c] = before + sums[3 * j + c];
+          }
+        }
+      }
+    }
+  }
+}
+
+// One row of x: W is decoded in registers. VECTOR_ROWS rows of W for each work-item, two at a time.
+kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long x_stride,  //
+                                     global float* y, long y_offset, long y_stride,        //
+                                     global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                                     int n, int k, int tokens) {
+  const int first = get_group_id(0) * VECTOR_ROWS;
+  const int end = min(first + VECTOR_ROWS, n);
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  w += w_bytes;
+  for (int r = first; r < end; r += 2) {
+    global const uchar* row0 = w + r * row_bytes(k);
+    global const uchar* row1 = r + 1 < end ? row0 + row_bytes(k) : row0;
+    float8 a0 = 0.0f, a1 = 0.0f, b0 = 0.0f, b1 = 0.0f;
+#if BLOCK == 32
+    for (int i = 0; i < k; i += 32, row0 += BLOCK_BYTES, row1 += BLOCK_BYTES) {
+      const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
+      const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
+      a0 = fma(block8(row0, 0), x0, a0), a1 = fma(block8(row0, 1), x1, a1);
+      b0 = fma(block8(row1, 0), x0, b0), b1 = fma(block8(row1, 1), x1, b1);
+      a0 = fma(block8(row0, 2), x2, a0), a1 = fma(block8(row0, 3), x3, a1);
+      b0 = fma(block8(row1, 2), x2, b0), b1 = fma(block8(row1, 3), x3, b1);
+    }
+#else
+    int i = 0;
+    for (; i + 8 <= k; i += 8) {
+      const float8 u = vload8(0, x + i);
+      a0 = fma(PLAIN8(row0 + (long)i * BLOCK_BYTES), u, a0);
+      b0 = fma(PLAIN8(row1 + (long)i * BLOCK_BYTES), u, b0);
+    }
+    if (i < k) {
+      const float8 u = floats8(x, i, k);
+      a1 = fma(weight8(row0, i, k), u, a1);
+      b1 = fma(weight8(row1, i, k), u, b1);
+    }
+#endif
+    y[r] = sum8(a0 + a1) + (has_bias ? bias[r] : 0.0f);
+    if (r + 1 < end) {
+      y[r + 1] = sum8(b0 + b1) + (has_bias ? bias[r + 1] : 0.0f);
+    }
+  }
+}

@@ -1,0 +1,16 @@
+// The text of kernels/*.cl, embedded by cmake/EmbedText.cmake.
+#pragma once
+
+#include <string_view>
+
+namespace hetero::opencl_kernels {
+
+extern const std::string_view common;
+extern const std::string_view elementwise;
+extern const std::string_view blocks;
+extern const std::string_view linear_cpu;
+extern const std::string_view linear_gpu;
+extern const std::string_view attention_cpu;
+extern const std::string_view attention_gpu;
+
+}  // namespace hetero::opencl_kernels

@@ -1,0 +1,469 @@
+#include "opencl/opencl_ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "gguf/dequantize.h"
+#include "opencl/opencl_kernels.h"
+
+namespace hetero {
+namespace {
+
+constexpr int64_t kGatedChunk = 1024;  // GATED_CHUNK of elementwise.cl
+constexpr int64_t kTurn = 256;         // TURN of elementwise.cl
+// Of linear_cpu.cl and linear_gpu.cl.
+constexpr int64_t kCpuPanel = 12;
+constexpr int64_t kCpuTileRows = 256;
+constexpr int64_t kCpuVectorRows = 16;
+constexpr int64_t kGpuThreadOutputs = 4;
+constexpr int64_t kGpuVectorLanes = 128;
+constexpr int64_t kGpuVectorRows = 4;
+constexpr int64_t kGpuVectorTokens = 4;
+constexpr int64_t kGpuVectorMaxTokens = 8;  // from here on tiles are faster
+constexpr int64_t kCpuAttentionQueries = 12;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+std::string options(const OpenClContext& context, const std::string& more) {
+  const KernelShape& shape = context.shape;
+  return fmt::format("{} -cl-mad-enable -DCPU_SHAPE={} -DLANES={} -DSUBGROUPS={}{}{}", shape.std_option,
+                     shape.cpu ? 1 : 0, shape.lanes, shape.subgroups ? 1 : 0, more.empty() ? "" : " ", more);
+}
+
+std::string source(std::initializer_list<std::string_view> parts) {
+  std::string text;
+  for (const std::string_view part : parts) {
+    text += part;
+  }
+  return text;
+}
+
+bool has_weight_kernels(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ8_0:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// The kernels of Embed and Linear for weights of one type.
+Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype) {
+  const std::string_view linear = context.shape.cpu ? opencl_kernels::linear_cpu : opencl_kernels::linear_gpu;
+  return context.programs.get(
+      fmt::format("weights-{}", traits(dtype).name),
+      source({opencl_kernels::common, opencl_kernels::blocks, linear}),
+      options(context, fmt::format("-DWEIGHT_{} -DTILE_M={} -DTILE_N={}", traits(dtype).name,
+                                   context.shape.tile, context.shape.tile)));
+}
+
+/// A short vector (a norm's weights, a bias) as floats.
+std::vector<float> vector_floats(const Weight& weight) {
+  std::vector<float> values(static_cast<size_t>(weight.rows * weight.cols));
+  dequantize(weight.dtype, weight.data, weight.rows * weight.cols, values.data());
+  return values;
+}
+
+class EmbedExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  std::shared_ptr<OpenClBuffer> table;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t lanes = 1;
+  float scale = 1.0f;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0]).binding(launch.outputs[0]).memory(*table).offset(table->lead());
+    call.number(rows).number(cols).value(scale).number(launch.tokens);
+    const int64_t groups = lanes == 1 ? 1 : ceil_div(cols, 8 * lanes);
+    return call.run(groups, std::max<int64_t>(1, launch.tokens), lanes);
+  }
+};
+
+class RopeTableExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  std::shared_ptr<OpenClBuffer> parts;
+  int64_t pairs = 0;
+  int64_t lanes = 1;
+  float magnitude = 1.0f;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.outputs[0]).memory(*parts).number(pairs).value(magnitude);
+    call.number(launch.position).number(launch.tokens);
+    return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
+  }
+};
+
+class RmsNormExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  std::shared_ptr<OpenClBuffer> weight;
+  bool residual = false;
+  int64_t cols = 0;
+  int64_t lanes = 1;
+  float eps = 0.0f;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0]).binding(launch.inputs[residual ? 1 : 0]);
+    call.binding(launch.outputs[0]).binding(launch.outputs[residual ? 1 : 0]);
+    call.memory(*weight).number(residual ? 1 : 0).number(cols).value(eps).number(launch.tokens);
+    return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
+  }
+};
+
+class LinearExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  struct Segment {
+    cl_kernel tile = nullptr;
+    cl_kernel vector = nullptr;
+    std::shared_ptr<OpenClBuffer> weight;
+    Bytes weight_bytes = 0;              // offset of the segment's first row
+    std::shared_ptr<OpenClBuffer> bias;  // of the segment's rows; nullptr: none
+    int64_t out_begin = 0;
+    int64_t rows = 0;
+  };
+  std::vector<Segment> segments;
+  int64_t k = 0;
+  KernelShape shape;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    const bool warm_up = launch.tokens == 0;
+    const bool vector = launch.tokens <= (shape.cpu ? 1 : kGpuVectorMaxTokens);
+    for (const Segment& segment : segments) {
+      if (vector || warm_up) {
+        HETERO_RETURN_IF_ERROR(run_vector(queue, launch, segment));
+      }
+      if (!vector || warm_up) {
+        HETERO_RETURN_IF_ERROR(run_tile(queue, launch, segment));
+      }
+    }
+    return {};
+  }
+
+ private:
+  void operands(KernelCall& call, const Launch& launch, const Segment& segment) const {
+    Binding out = launch.outputs[0];
+    out.offset += segment.out_begin;
+    call.binding(launch.inputs[0]).binding(out).memory(*segment.weight).offset(segment.weight_bytes);
+    // A kernel without a bias is given some memory all the same: null arguments are not for SVM.
+    call.memory(segment.bias ? *segment.bias : *segment.weight).number(segment.bias ? 1 : 0);
+    call.number(segment.rows).number(k);
+  }
+
+  Status run_vector(KernelQueue& queue, const Launch& launch, const Segment& segment) const {
+    KernelCall call(queue, segment.vector);
+    operands(call, launch, segment);
+    call.number(launch.tokens);
+    if (shape.cpu) {
+      return call.run(ceil_div(segment.rows, kCpuVectorRows), std::max<int64_t>(1, launch.tokens), 1);
+    }
+    return call.run(ceil_div(segment.rows, kGpuVectorRows),
+                    ceil_div(std::max<int64_t>(1, launch.tokens), kGpuVectorTokens), kGpuVectorLanes);
+  }
+
+  Status run_tile(KernelQueue& queue, const Launch& launch, const Segment& segment) const {
+    KernelCall call(queue, segment.tile);
+    operands(call, launch, segment);
+    call.number(kCpuTileRows).number(launch.tokens);
+    const int64_t tokens = std::max<int64_t>(1, launch.tokens);
+    if (shape.cpu) {
+      return call.run(ceil_div(segment.rows, kCpuPanel), ceil_div(tokens, kCpuTileRows), 1);
+    }
+    const int64_t side = shape.tile / kGpuThreadOutputs;
+    return call.run(ceil_div(segment.rows, shape.tile), ceil_div(tokens, shape.tile), side * side);
+  }
+};
+
+class RopeExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  Rope rope;
+  bool cache_f16 = false;
+  int64_t lanes = 1;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0]).binding(launch.inputs[1]);
+    call.binding(launch.outputs[0]).binding(launch.outputs[1]).binding(launch.outputs[2]);
+    call.number(rope.heads).number(rope.kv_heads).number(rope.head_dim).number(rope.rotary_dims);
+    call.number(rope.pairs == RopePairs::kHalves ? 1 : 0).number(cache_f16 ? 1 : 0);
+    call.number(launch.position).number(launch.tokens);
+    return call.run(rope.heads + 2 * rope.kv_heads, std::max<int64_t>(1, launch.tokens), lanes);
+  }
+};
+
+class AttentionExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  Attention attention;
+  int64_t queries = 1;
+  int64_t lanes = 1;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    const int64_t group = attention.heads / attention.kv_heads;
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0])
+        .binding(launch.inputs[1])
+        .binding(launch.inputs[2])
+        .binding(launch.outputs[0]);
+    call.number(group).value(attention.scale).number(launch.position).number(launch.tokens);
+    return call.run(attention.kv_heads, ceil_div(std::max<int64_t>(1, launch.tokens) * group, queries),
+                    lanes);
+  }
+};
+
+class GatedExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  Activation activation = Activation::kSilu;
+  int64_t cols = 0;
+  int64_t lanes = 1;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols);
+    call.number(activation == Activation::kGeluTanh ? 1 : 0).number(launch.tokens);
+    return call.run(ceil_div(cols, kGatedChunk), std::max<int64_t>(1, launch.tokens), lanes);
+  }
+};
+
+/// The tables of rope_table in elementwise.cl: for digit d of the position in base kTurn (the lowest
+/// first) and each of its values, every pair's cos and sin as sums of two floats.
+std::vector<float> turn_tables(const RopeTable& table) {
+  std::vector<float> parts;
+  parts.reserve(static_cast<size_t>(3 * kTurn) * table.inv_freq.size() * 4);
+  const auto push = [&](double value) {
+    const float high = static_cast<float>(value);
+    parts.push_back(high);
+    parts.push_back(static_cast<float>(value - high));
+  };
+  for (int64_t weight = 1; weight <= kTurn * kTurn; weight *= kTurn) {
+    for (int64_t digit = 0; digit < kTurn; ++digit) {
+      for (const double frequency : table.inv_freq) {
+        const double angle = static_cast<double>(digit * weight) * frequency;
+        push(std::cos(angle));
+        push(std::sin(angle));
+      }
+    }
+  }
+  return parts;
+}
+
+Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, const Graph& graph,
+                                                      const OpSlice& slice, int64_t tokens) {
+  const Op& op = graph.op(slice.op);
+  auto made = std::make_unique<LinearExecutable>(op.name, tokens);
+  made->k = graph.weight(op.weights[0]).cols;
+  made->shape = context.shape;
+  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+    LinearExecutable::Segment segment;
+    HETERO_TRY(OpenClProgram * program, weight_program(context, s.weight->dtype));
+    HETERO_TRY(segment.tile, program->kernel("linear_tile"));
+    HETERO_TRY(segment.vector, program->kernel("linear_vector"));
+    HETERO_TRY(segment.weight, context.memory.weight(*s.weight));
+    segment.weight_bytes = segment.weight->lead() + s.row_begin * row_bytes(s.weight->dtype, s.weight->cols);
+    if (s.bias != nullptr) {
+      const std::vector<float> all = vector_floats(*s.bias);
+      const auto begin = all.begin() + s.row_begin;
+      HETERO_TRY(segment.bias, context.memory.constants({begin, begin + s.rows}, s.bias->name));
+    }
+    segment.out_begin = s.out_begin;
+    segment.rows = s.rows;
+    made->segments.push_back(std::move(segment));
+  }
+  return std::unique_ptr<OpenClExecutable>(std::move(made));
+}
+
+/// Rows of queries and keys in one tile of attention_gpu.cl, as far as the local memory goes.
+struct AttentionTile {
+  int64_t queries = 16;
+  int64_t keys = 32;
+};
+
+std::optional<AttentionTile> attention_tile(const OpenClDevice& device, int64_t head_dim) {
+  AttentionTile tile;
+  const auto bytes = [&] {
+    return 4 * (tile.queries * head_dim + tile.keys * (head_dim + 1) + tile.queries * (tile.keys + 3));
+  };
+  while (bytes() > device.local_bytes) {
+    if (tile.keys > 4) {
+      tile.keys /= 2;
+    } else if (tile.queries > 1) {
+      tile.queries /= 2;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return tile;
+}
+
+Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context, const Graph& graph,
+                                                         const Op& op, int64_t tokens) {
+  const Attention& attention = *op.as<Attention>();
+  auto made = std::make_unique<AttentionExecutable>(op.name, tokens);
+  made->attention = attention;
+  made->lanes = context.shape.lanes;
+  std::string defines = fmt::format("-DHEAD_DIM={}", attention.head_dim);
+  if (graph.value(op.inputs[1]).dtype == DType::kF16) {
+    defines += " -DCACHE_F16";
+  }
+  made->queries = kCpuAttentionQueries;
+  if (!context.shape.cpu) {
+    const AttentionTile tile = *attention_tile(context.device, attention.head_dim);
+    made->queries = tile.queries;
+    defines += fmt::format(" -DQUERIES={} -DKEYS={}", tile.queries, tile.keys);
+  }
+  const std::string_view kernels =
+      context.shape.cpu ? opencl_kernels::attention_cpu : opencl_kernels::attention_gpu;
+  HETERO_TRY(OpenClProgram * program,
+             context.programs.get("attention", source({opencl_kernels::common, kernels}),
+                                  options(context, defines)));
+  HETERO_TRY(made->kernel, program->kernel("attention"));
+  return std::unique_ptr<OpenClExecutable>(std::move(made));
+}
+
+}  // namespace
+
+KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu) {
+  KernelShape shape;
+  shape.cpu = cpu;
+  shape.std_option = "-cl-std=CL1.2";
+  if (cpu) {
+    return shape;
+  }
+  shape.lanes = device.max_work_group >= 128 ? 128 : 32;
+  shape.tile = device.max_work_group >= 256 ? 64 : 32;
+  // OpenCL C knows sub-groups from 2.0 on. "OpenCL <major>..." by the specification.
+  const char major = device.version.size() > 7 ? device.version[7] : '1';
+  if (device.subgroups && major >= '2') {
+    shape.subgroups = true;
+    shape.std_option = major >= '3' ? "-cl-std=CL3.0" : "-cl-std=CL2.0";
+  }
+  return shape;
+}
+
+Result<cl_kernel> row_kernel(OpenClContext& context, const std::string& name) {
+  HETERO_TRY(OpenClProgram * program,
+             context.programs.get("rows", source({opencl_kernels::common, opencl_kernels::elementwise}),
+                                  options(context, "")));
+  return program->kernel(name);
+}
+
+Status opencl_supports(const OpenClContext& context, const Graph& graph, const OpSlice& slice) {
+  const Op& op = graph.op(slice.op);
+  const std::string& device = context.device.info.name;
+  const int64_t cols = graph.output_cols(slice.op);
+  if (slice.begin < 0 || slice.begin >= slice.end || slice.end > cols) {
+    return invalid_argument(
+        fmt::format("{}: columns [{}, {}) of {} asked for", op.name, slice.begin, slice.end, cols));
+  }
+  if (!op.is<Linear>() && (slice.begin != 0 || slice.end != cols)) {
+    return unsupported(fmt::format("{}: {} cannot be cut into columns", op.name, kind_name(op)));
+  }
+  for (const WeightId id : op.weights) {
+    const Weight& weight = graph.weight(id);
+    if (!op.is<RmsNorm>() && !has_weight_kernels(weight.dtype)) {
+      return unsupported(
+          fmt::format("{}: {} of type {}: OpenCL kernels take F32, F16, BF16, Q4_0, Q4_1 and Q8_0", device,
+                      weight.name, traits(weight.dtype).name));
+    }
+    if (weight.rows > std::numeric_limits<int32_t>::max() ||
+        weight.cols > std::numeric_limits<int32_t>::max()) {
+      return unsupported(fmt::format("{}: {} has more than 2^31 rows or columns", device, weight.name));
+    }
+    const Bytes bytes = weight.rows * row_bytes(weight.dtype, weight.cols);
+    if (context.memory.mode() != MemoryMode::kSvm && bytes > context.device.max_buffer_bytes) {
+      return unsupported(fmt::format("{}: {} has {} bytes, but one buffer of this device holds at most {}",
+                                     device, weight.name, bytes, context.device.max_buffer_bytes));
+    }
+  }
+  if (const auto* attention = op.as<Attention>()) {
+    if (!context.shape.cpu && !attention_tile(context.device, attention->head_dim)) {
+      return unsupported(fmt::format("{}: {}: heads of {} do not fit the local memory of {} bytes", device,
+                                     op.name, attention->head_dim, context.device.local_bytes));
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& context, const Graph& graph,
+                                                                 const OpSlice& slice, int64_t tokens) {
+  const Op& op = graph.op(slice.op);
+  const int64_t lanes = context.shape.lanes;
+  if (op.is<Linear>()) {
+    return make_linear(context, graph, slice, tokens);
+  }
+  if (op.is<Attention>()) {
+    return make_attention(context, graph, op, tokens);
+  }
+  if (const auto* embed = op.as<Embed>()) {
+    const Weight& table = graph.weight(op.weights[0]);
+    auto made = std::make_unique<EmbedExecutable>(op.name, tokens);
+    HETERO_TRY(OpenClProgram * program, weight_program(context, table.dtype));
+    HETERO_TRY(made->kernel, program->kernel("embed"));
+    HETERO_TRY(made->table, context.memory.weight(table));
+    made->rows = table.rows;
+    made->cols = table.cols;
+    made->lanes = lanes;
+    made->scale = embed->scale;
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
+  }
+  if (const auto* table = op.as<RopeTable>()) {
+    auto made = std::make_unique<RopeTableExecutable>(op.name, tokens);
+    HETERO_TRY(made->kernel, row_kernel(context, "rope_table"));
+    HETERO_TRY(made->parts, context.memory.constants(turn_tables(*table), op.name));
+    made->pairs = static_cast<int64_t>(table->inv_freq.size());
+    made->lanes = lanes;
+    made->magnitude = table->magnitude;
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
+  }
+  if (const auto* norm = op.as<RmsNorm>()) {
+    auto made = std::make_unique<RmsNormExecutable>(op.name, tokens);
+    const Weight& weight = graph.weight(op.weights[0]);
+    HETERO_TRY(made->kernel, row_kernel(context, "rms_norm"));
+    HETERO_TRY(made->weight, context.memory.constants(vector_floats(weight), weight.name));
+    made->residual = op.inputs.size() == 2;
+    made->cols = weight.cols;
+    made->lanes = lanes;
+    made->eps = norm->eps;
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
+  }
+  if (const auto* rope = op.as<Rope>()) {
+    auto made = std::make_unique<RopeExecutable>(op.name, tokens);
+    HETERO_TRY(made->kernel, row_kernel(context, "rope"));
+    made->rope = *rope;
+    made->cache_f16 = graph.value(op.outputs[1]).dtype == DType::kF16;
+    made->lanes = lanes;
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
+  }
+  auto made = std::make_unique<GatedExecutable>(op.name, tokens);
+  HETERO_TRY(made->kernel, row_kernel(context, "gated"));
+  made->activation = op.as<Gated>()->activation;
+  made->cols = graph.output_cols(slice.op);
+  made->lanes = lanes;
+  return std::unique_ptr<OpenClExecutable>(std::move(made));
+}
+
+}  // namespace hetero

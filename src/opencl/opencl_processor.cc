@@ -1,0 +1,274 @@
+#include "opencl/opencl_processor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+
+#include "base/threads.h"
+#include "opencl/opencl.h"
+
+namespace hetero {
+namespace {
+
+constexpr Bytes kScratchBytes = 4096;
+
+/// An environment variable with one of a few values; an empty string where it is not set.
+Result<std::string> choice(const char* name, std::initializer_list<std::string_view> allowed) {
+  const char* value = std::getenv(name);
+  if (value == nullptr || *value == '\0') {
+    return std::string();
+  }
+  if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+    return invalid_argument(fmt::format("{}={}: expected {}", name, value, fmt::join(allowed, ", ")));
+  }
+  return std::string(value);
+}
+
+}  // namespace
+
+OpenClProcessor::OpenClProcessor(const OpenClApi& api, OpenClDevice device, OpenOptions options)
+    : api_(api),
+      device_(std::move(device)),
+      options_(std::move(options)),
+      timeline_(api, device_.info.name) {}
+
+OpenClProcessor::~OpenClProcessor() {
+  if (queue_) {
+    (void)api_.Finish(queue_.get());
+  }
+}
+
+Result<std::unique_ptr<Processor>> OpenClProcessor::open(const OpenClDevice& device,
+                                                         const ProcessorInfo& info,
+                                                         const OpenOptions& options) {
+  OpenClDevice named = device;
+  named.info = info;
+  std::unique_ptr<OpenClProcessor> processor(new OpenClProcessor(*opencl_api(), std::move(named), options));
+  HETERO_RETURN_IF_ERROR(processor->start());
+  return std::unique_ptr<Processor>(std::move(processor));
+}
+
+Status OpenClProcessor::start() {
+  // Threads that the driver starts from here on inherit the affinity; earlier ones are moved.
+  const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
+  if (device_.is_cpu) {
+    move_threads(device_.driver_threads, options_.cpus);
+  }
+  const std::string& name = device_.info.name;
+  const auto threads = static_cast<cl_uint>(std::max(0, options_.threads));
+  if (threads > 0 && threads < device_.compute_units && device_.divisible) {
+    const cl_device_partition_property by_counts[] = {CL_DEVICE_PARTITION_BY_COUNTS,
+                                                      static_cast<cl_device_partition_property>(threads),
+                                                      CL_DEVICE_PARTITION_BY_COUNTS_LIST_END, 0};
+    cl_device_id part = nullptr;
+    HETERO_RETURN_IF_ERROR(cl_status(api_.CreateSubDevices(device_.id, by_counts, 1, &part, nullptr),
+                                     fmt::format("{}: clCreateSubDevices of {} units", name, threads)));
+    sub_device_ = ClSubDevice(part);
+    device_.id = part;
+    device_.compute_units = threads;
+  }
+  const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
+                                              reinterpret_cast<cl_context_properties>(device_.platform), 0};
+  cl_int error = CL_SUCCESS;
+  context_ = ClContext(api_.CreateContext(properties, 1, &device_.id, nullptr, nullptr, &error));
+  HETERO_RETURN_IF_ERROR(cl_status(error, fmt::format("{}: clCreateContext", name)));
+  queue_ = ClQueue(api_.CreateCommandQueue(context_.get(), device_.id, CL_QUEUE_PROFILING_ENABLE, &error));
+  HETERO_RETURN_IF_ERROR(cl_status(error, fmt::format("{}: clCreateCommandQueue", name)));
+
+  if (device_.is_cpu && (threads > 0 || !options_.cpus.empty())) {
+    timeline_.wait_by_callback(queue_.get());
+  }
+
+  programs_ = std::make_unique<ProgramCache>(
+      api_, context_.get(), device_.id,
+      fmt::format("{} | {} | {} | {}", name, device_.info.driver, device_.version, device_.compute_units),
+      options_.cache_dir);
+  HETERO_TRY(const std::string shape, choice("HETERO_OPENCL_KERNELS", {"cpu", "gpu"}));
+  HETERO_TRY(const std::string memory, choice("HETERO_OPENCL_MEMORY", {"svm", "host", "copy"}));
+  const KernelShape kernel_shape =
+      choose_kernel_shape(device_, shape.empty() ? device_.is_cpu : shape == "cpu");
+  MemoryMode mode = device_.svm_system                       ? MemoryMode::kSvm
+                    : device_.host_unified || device_.is_cpu ? MemoryMode::kHost
+                                                             : MemoryMode::kCopy;
+  if (!memory.empty()) {
+    mode = memory == "svm" ? MemoryMode::kSvm : memory == "host" ? MemoryMode::kHost : MemoryMode::kCopy;
+  }
+  if (mode == MemoryMode::kSvm && !device_.svm_system) {
+    return unsupported(fmt::format("{}: HETERO_OPENCL_MEMORY=svm, but the device has no system SVM", name));
+  }
+  const auto use = [&](MemoryMode with) -> Status {
+    kernels_.reset();
+    memory_ = std::make_unique<KernelMemory>(api_, device_, context_.get(), queue_.get(), with);
+    kernels_ =
+        std::make_unique<OpenClContext>(OpenClContext{api_, device_, kernel_shape, *memory_, *programs_});
+    traits_.coherent = with != MemoryMode::kCopy;
+    return probe();
+  };
+  Status status = use(mode);
+  if (!status.ok() && mode != MemoryMode::kCopy && memory.empty()) {
+    status = use(MemoryMode::kCopy);  // the device claims more than it does
+  }
+  HETERO_RETURN_IF_ERROR(status);
+  HETERO_TRY(scratch_, PageMemory::allocate(kScratchBytes));
+  HETERO_TRY(scratch_buffer_, memory_->import(scratch_.data(), kScratchBytes));
+  return {};
+}
+
+Status OpenClProcessor::probe() {
+  constexpr int kCount = 256;
+  HETERO_TRY(cl_kernel kernel, row_kernel(*kernels_, "probe"));
+  HETERO_TRY(const PageMemory page, PageMemory::allocate(2 * kScratchBytes));
+  auto* x = reinterpret_cast<int32_t*>(page.data());
+  auto* y = reinterpret_cast<int32_t*>(page.data() + kScratchBytes);
+  HETERO_TRY(const auto x_buffer, memory_->import(page.data(), kScratchBytes));
+  HETERO_TRY(const auto y_buffer, memory_->import(page.data() + kScratchBytes, kScratchBytes));
+  Nanos offset = Nanos::max();
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < kCount; ++i) {
+      x[i] = i * 3 + round;
+    }
+    KernelQueue queue{api_, queue_.get(), {}, {}};
+    KernelCall call(queue, kernel);
+    call.memory(*x_buffer).memory(*y_buffer).number(kCount);
+    HETERO_RETURN_IF_ERROR(call.run(1, 1, kernels_->shape.lanes).with_prefix(device_.info.name));
+    HETERO_RETURN_IF_ERROR(
+        cl_status(api_.Finish(queue_.get()), fmt::format("{}: clFinish", device_.info.name)));
+    const Nanos finished = now();
+    cl_ulong end = 0;
+    HETERO_RETURN_IF_ERROR(cl_status(
+        api_.GetEventProfilingInfo(queue.last.get(), CL_PROFILING_COMMAND_END, sizeof(end), &end, nullptr),
+        fmt::format("{}: clGetEventProfilingInfo", device_.info.name)));
+    // The host always hears late, so the smallest difference is the closest to the truth.
+    offset = std::min(offset, finished - Nanos(static_cast<int64_t>(end)));
+    for (int i = 0; traits_.coherent && i < kCount; ++i) {
+      if (y[i] != x[i] + 1) {
+        return unsupported(fmt::format("{}: host and device do not see one memory", device_.info.name));
+      }
+    }
+  }
+  timeline_.set_clock_offset(offset);
+  return {};
+}
+
+Status OpenClProcessor::supports(const Graph& graph, const OpSlice& slice) const {
+  return opencl_supports(*kernels_, graph, slice);
+}
+
+Result<std::unique_ptr<Buffer>> OpenClProcessor::import(std::byte* host, Bytes size) {
+  HETERO_TRY(std::unique_ptr<Buffer> buffer, memory_->import(host, size));
+  return buffer;
+}
+
+Result<std::unique_ptr<Executable>> OpenClProcessor::compile(const Graph& graph, const OpSlice& slice,
+                                                             int64_t tokens) {
+  HETERO_RETURN_IF_ERROR(supports(graph, slice));
+  const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
+  const size_t kernels_before = programs_->kernels();
+  HETERO_TRY(auto executable, make_opencl_executable(*kernels_, graph, slice, tokens));
+  if (programs_->kernels() != kernels_before) {
+    HETERO_RETURN_IF_ERROR(warm_up(*executable).with_prefix(executable->name()));
+    programs_->store();
+  }
+  return std::unique_ptr<Executable>(std::move(executable));
+}
+
+Status OpenClProcessor::warm_up(const OpenClExecutable& executable) {
+  // Enough bindings for any operator; none of them is touched when there are no tokens.
+  const Binding scratch{scratch_buffer_.get(), 0, 0};
+  const Binding bindings[] = {scratch, scratch, scratch, scratch};
+  KernelQueue queue{api_, queue_.get(), {}, {}};
+  HETERO_RETURN_IF_ERROR(executable.enqueue(queue, Launch{0, 0, bindings, bindings}));
+  return cl_status(api_.Finish(queue_.get()), fmt::format("{}: clFinish", device_.info.name));
+}
+
+Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch& launch) {
+  HETERO_RETURN_IF_ERROR(timeline_.status());
+  const auto& ours = static_cast<const OpenClExecutable&>(executable);
+  if (launch.tokens < 1 || launch.tokens > ours.max_tokens()) {
+    return timeline_.poison(
+        invalid_argument(fmt::format("{}: {}: {} tokens submitted, compiled for 1 to {}", device_.info.name,
+                                     ours.name(), launch.tokens, ours.max_tokens())));
+  }
+  KernelQueue queue{api_, queue_.get(), {}, {}};
+  const Status status = ours.enqueue(queue, launch);
+  if (!status.ok()) {
+    return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
+  }
+  return Fence{&timeline_, timeline_.add(std::move(queue.first), std::move(queue.last), ours.name())};
+}
+
+void OpenClProcessor::flush() {
+  const cl_int error = api_.Flush(queue_.get());
+  if (error != CL_SUCCESS) {
+    (void)timeline_.poison(cl_status(error, fmt::format("{}: clFlush", device_.info.name)));
+  }
+}
+
+Result<Fence> OpenClProcessor::transfer(Buffer& buffer, const Region& region, bool upload) {
+  const char* what = upload ? "upload" : "download";
+  if (traits_.coherent) {
+    return internal_error(fmt::format("{}: {} on a processor that shares memory", device_.info.name, what));
+  }
+  HETERO_RETURN_IF_ERROR(timeline_.status());
+  auto& ours = static_cast<OpenClBuffer&>(buffer);
+  const Bytes end = region.offset + (region.rows - 1) * region.stride + region.row_bytes;
+  if (region.rows < 1 || region.row_bytes < 1 || region.offset < 0 || end > ours.size() ||
+      (region.rows > 1 && region.stride < region.row_bytes)) {
+    return timeline_.poison(invalid_argument(fmt::format(
+        "{}: {} of {} rows of {} bytes, {} apart, at {} of a buffer of {} bytes", device_.info.name, what,
+        region.rows, region.row_bytes, region.stride, region.offset, ours.size())));
+  }
+  const auto offset = static_cast<size_t>(region.offset);
+  const auto row = static_cast<size_t>(region.row_bytes);
+  const auto rows = static_cast<size_t>(region.rows);
+  std::byte* host = ours.host() + region.offset;
+  cl_event event = nullptr;
+  cl_int error = CL_SUCCESS;
+  if (rows == 1 || region.stride == region.row_bytes) {
+    error = upload ? api_.EnqueueWriteBuffer(queue_.get(), ours.mem(), CL_FALSE, offset, row * rows, host, 0,
+                                             nullptr, &event)
+                   : api_.EnqueueReadBuffer(queue_.get(), ours.mem(), CL_FALSE, offset, row * rows, host, 0,
+                                            nullptr, &event);
+  } else {
+    const auto pitch = static_cast<size_t>(region.stride);
+    const size_t origin[3] = {offset % pitch, offset / pitch, 0};
+    const size_t host_origin[3] = {0, 0, 0};
+    const size_t extent[3] = {row, rows, 1};
+    error = upload ? api_.EnqueueWriteBufferRect(queue_.get(), ours.mem(), CL_FALSE, origin, host_origin,
+                                                 extent, pitch, 0, pitch, 0, host, 0, nullptr, &event)
+                   : api_.EnqueueReadBufferRect(queue_.get(), ours.mem(), CL_FALSE, origin, host_origin,
+                                                extent, pitch, 0, pitch, 0, host, 0, nullptr, &event);
+  }
+  if (error != CL_SUCCESS) {
+    return timeline_.poison(cl_status(error, fmt::format("{}: {}", device_.info.name, what)));
+  }
+  return Fence{&timeline_, timeline_.add({}, ClEvent(event), what)};
+}
+
+Result<Fence> OpenClProcessor::upload(Buffer& buffer, const Region& region) {
+  return transfer(buffer, region, true);
+}
+
+Result<Fence> OpenClProcessor::download(Buffer& buffer, const Region& region) {
+  return transfer(buffer, region, false);
+}
+
+std::vector<FoundProcessor> find_opencl() {
+  const OpenClApi* api = opencl_api();
+  if (api == nullptr) {
+    return {};
+  }
+  // Asked once: what a driver starts while it is asked belongs to it for good.
+  static const std::vector<OpenClDevice> devices = discover_opencl(*api);
+  std::vector<FoundProcessor> found;
+  for (const OpenClDevice& device : devices) {
+    found.push_back({device.info, [device](const ProcessorInfo& info, const OpenOptions& options) {
+                       return OpenClProcessor::open(device, info, options);
+                     }});
+  }
+  return found;
+}
+
+}  // namespace hetero

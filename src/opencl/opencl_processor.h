@@ -1,0 +1,70 @@
+// One OpenCL device as a processor.
+//
+// For tests and for drivers that claim too much, the environment may decide what the device's own
+// answers otherwise do:
+//   HETERO_OPENCL_MEMORY=svm|host|copy  how kernels see memory (see MemoryMode)
+//   HETERO_OPENCL_KERNELS=cpu|gpu       which shape of kernels to use
+#pragma once
+
+#include <memory>
+
+#include "opencl/device.h"
+#include "opencl/kernel_memory.h"
+#include "opencl/opencl_ops.h"
+#include "opencl/opencl_timeline.h"
+#include "opencl/program_cache.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+class OpenClProcessor : public Processor {
+ public:
+  static Result<std::unique_ptr<Processor>> open(const OpenClDevice& device, const ProcessorInfo& info,
+                                                 const OpenOptions& options);
+  ~OpenClProcessor() override;
+
+  const ProcessorInfo& info() const override { return device_.info; }
+  const Traits& traits() const override { return traits_; }
+  Status supports(const Graph& graph, const OpSlice& slice) const override;
+  Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
+  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
+                                              int64_t tokens) override;
+  Result<Fence> submit(const Executable& executable, const Launch& launch) override;
+  void flush() override;
+  Result<Fence> upload(Buffer& buffer, const Region& region) override;
+  Result<Fence> download(Buffer& buffer, const Region& region) override;
+  Timeline& timeline() override { return timeline_; }
+  Bytes device_bytes() const override { return memory_ ? memory_->device_bytes() : 0; }
+
+  /// Programs built from source, and taken from the cache's files, since open().
+  int programs_built() const { return programs_->built(); }
+  int programs_loaded() const { return programs_->loaded(); }
+  MemoryMode memory_mode() const { return memory_->mode(); }
+
+ private:
+  OpenClProcessor(const OpenClApi& api, OpenClDevice device, OpenOptions options);
+
+  Status start();
+  /// Runs a first kernel: whether host and kernels see each other's writes, as traits_ says, and
+  /// the difference of their clocks.
+  Status probe();
+  Status warm_up(const OpenClExecutable& executable);
+  Result<Fence> transfer(Buffer& buffer, const Region& region, bool upload);
+
+  const OpenClApi& api_;
+  OpenClDevice device_;
+  OpenOptions options_;
+  Traits traits_;
+  OpenClTimeline timeline_;
+  // Declared in the order in which they need each other.
+  ClSubDevice sub_device_;
+  ClContext context_;
+  ClQueue queue_;
+  std::unique_ptr<KernelMemory> memory_;
+  std::unique_ptr<ProgramCache> programs_;
+  std::unique_ptr<OpenClContext> kernels_;
+  PageMemory scratch_;  // what warm-ups are bound to
+  std::unique_ptr<OpenClBuffer> scratch_buffer_;
+};
+
+}  // namespace hetero

@@ -1,0 +1,159 @@
+#include "opencl/opencl_timeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+
+namespace hetero {
+namespace {
+
+struct Waiter {
+  std::mutex mutex;
+  std::condition_variable finished;
+  bool is_finished = false;
+};
+
+void CL_CALLBACK finish_waiter(cl_event, cl_int, void* data) {
+  auto* waiter = static_cast<Waiter*>(data);
+  // Notified under the lock: the waiter is gone as soon as it can be taken.
+  const std::lock_guard lock(waiter->mutex);
+  waiter->is_finished = true;
+  waiter->finished.notify_one();
+}
+
+}  // namespace
+
+uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t ticket = ++issued_;
+  Entry& slot = entry(ticket);
+  slot.ticket = ticket;
+  slot.first = std::move(first);
+  slot.last = std::move(last);
+  slot.what = what;
+  return ticket;
+}
+
+Status OpenClTimeline::poison(Status error) {
+  const std::lock_guard lock(mutex_);
+  if (error_.ok()) {
+    error_ = std::move(error);
+    poisoned_ = true;
+  }
+  return error_;
+}
+
+Status OpenClTimeline::status() const {
+  const std::lock_guard lock(mutex_);
+  return error_;
+}
+
+ClEvent OpenClTimeline::retained(uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  // The queue is in order, so a later event stands for one that the ring has dropped.
+  const uint64_t oldest = issued_ > kKeptIntervals ? issued_ - kKeptIntervals + 1 : 1;
+  const Entry& slot = entry(std::max(ticket, oldest));
+  if (!slot.last || api_.RetainEvent(slot.last.get()) != CL_SUCCESS) {
+    return {};
+  }
+  return ClEvent(slot.last.get());
+}
+
+Status OpenClTimeline::failure(const Entry& slot, cl_int error) const {
+  return device_lost(fmt::format("{}: {} failed: {}", device_, slot.what, cl_error_name(error)));
+}
+
+Status OpenClTimeline::check(uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  if (!error_.ok()) {
+    return completed_ >= ticket ? Status() : error_;
+  }
+  const uint64_t oldest = issued_ > kKeptIntervals ? issued_ - kKeptIntervals + 1 : 1;
+  for (uint64_t t = std::max(completed_ + 1, oldest); t <= ticket; ++t) {
+    cl_int state = CL_COMPLETE;
+    const Entry& slot = entry(t);
+    const cl_int error =
+        api_.GetEventInfo(slot.last.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(state), &state, nullptr);
+    if (error != CL_SUCCESS || state < 0) {
+      error_ = failure(slot, error != CL_SUCCESS ? error : state);
+      poisoned_ = true;
+      return error_;
+    }
+  }
+  if (completed_ < ticket) {
+    completed_ = ticket;
+  }
+  return {};
+}
+
+cl_int OpenClTimeline::wait_for(cl_event event) {
+  if (callback_queue_ == nullptr) {
+    return api_.WaitForEvents(1, &event);
+  }
+  Waiter waiter;
+  cl_int error = api_.SetEventCallback(event, CL_COMPLETE, finish_waiter, &waiter);
+  if (error == CL_SUCCESS) {
+    error = api_.Flush(callback_queue_);
+    std::unique_lock lock(waiter.mutex);
+    waiter.finished.wait(lock, [&] { return waiter.is_finished; });
+  }
+  return error;
+}
+
+Status OpenClTimeline::wait(uint64_t ticket) {
+  if (completed_ >= ticket) {
+    return {};
+  }
+  if (poisoned_) {
+    return status();
+  }
+  const ClEvent event = retained(ticket);
+  if (event) {
+    // An error here is looked at in the events themselves, which say which operator it was.
+    const cl_int error = wait_for(event.get());
+    if (error != CL_SUCCESS && error != CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST) {
+      return poison(cl_status(error, fmt::format("{}: waiting", device_)));
+    }
+  }
+  return check(ticket);
+}
+
+bool OpenClTimeline::done(uint64_t ticket) {
+  if (completed_ >= ticket || poisoned_) {
+    return true;
+  }
+  const ClEvent event = retained(ticket);
+  cl_int state = CL_COMPLETE;
+  if (event &&
+      api_.GetEventInfo(event.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(state), &state, nullptr) ==
+          CL_SUCCESS &&
+      state > CL_COMPLETE) {
+    return false;
+  }
+  (void)check(ticket);
+  return true;
+}
+
+Interval OpenClTimeline::interval(uint64_t ticket) {
+  if (ticket == 0 || ticket > completed_) {
+    return {};
+  }
+  const std::lock_guard lock(mutex_);
+  const Entry& slot = entry(ticket);
+  if (slot.ticket != ticket) {
+    return {};
+  }
+  cl_ulong begin = 0;
+  cl_ulong end = 0;
+  const cl_event first = slot.first ? slot.first.get() : slot.last.get();
+  if (api_.GetEventProfilingInfo(first, CL_PROFILING_COMMAND_START, sizeof(begin), &begin, nullptr) !=
+          CL_SUCCESS ||
+      api_.GetEventProfilingInfo(slot.last.get(), CL_PROFILING_COMMAND_END, sizeof(end), &end, nullptr) !=
+          CL_SUCCESS) {
+    return {};
+  }
+  return {Nanos(static_cast<int64_t>(begin)) + offset_, Nanos(static_cast<int64_t>(end)) + offset_};
+}
+
+}  // namespace hetero

@@ -1,0 +1,68 @@
+// The progress of an in-order OpenCL queue, through the events of its commands.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <string>
+
+#include "opencl/loader.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+/// Keeps the first and the last event of the last kKeptIntervals submissions. wait() and done() from
+/// any thread.
+class OpenClTimeline : public Timeline {
+ public:
+  OpenClTimeline(const OpenClApi& api, std::string device) : api_(api), device_(std::move(device)) {}
+
+  /// Takes over the events of one submission (the same event twice is given with `first` empty) and
+  /// gives its ticket. `what` must outlive the timeline's last message: an operator's name is copied.
+  uint64_t add(ClEvent first, ClEvent last, const std::string& what);
+
+  /// Fails this and all later tickets; the first error stays. Gives the error that stays.
+  Status poison(Status error);
+  Status status() const;
+
+  /// Makes wait() sleep until the driver calls back, instead of clWaitForEvents, which in some
+  /// drivers for CPUs lends the waiting thread to the device: Intel's would so run a stand-in that
+  /// is confined to some cores on the waiting thread's core as well.
+  void wait_by_callback(cl_command_queue queue) { callback_queue_ = queue; }
+
+  /// Host clock minus device clock, for interval().
+  void set_clock_offset(Nanos offset) { offset_ = offset; }
+
+  Status wait(uint64_t ticket) override;
+  bool done(uint64_t ticket) override;
+  Interval interval(uint64_t ticket) override;
+
+ private:
+  struct Entry {
+    uint64_t ticket = 0;
+    ClEvent first;
+    ClEvent last;
+    std::string what;
+  };
+
+  Entry& entry(uint64_t ticket) { return ring_[ticket % kKeptIntervals]; }
+  /// A reference to the last event of `ticket`, or of the oldest one kept if that is later.
+  ClEvent retained(uint64_t ticket);
+  /// Marks everything up to `ticket` as complete, or poisons the timeline if something failed.
+  Status check(uint64_t ticket);
+  cl_int wait_for(cl_event event);
+  Status failure(const Entry& entry, cl_int error) const;
+
+  const OpenClApi& api_;
+  std::string device_;
+  mutable std::mutex mutex_;
+  Status error_;
+  std::atomic<bool> poisoned_ = false;
+  uint64_t issued_ = 0;
+  std::atomic<uint64_t> completed_ = 0;
+  Nanos offset_{};
+  cl_command_queue callback_queue_ = nullptr;
+  std::array<Entry, kKeptIntervals> ring_;
+};
+
+}  // namespace hetero

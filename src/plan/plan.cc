@@ -1,0 +1,168 @@
+#include "plan/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+namespace hetero {
+namespace {
+
+bool overlap(int64_t a_begin, int64_t a_end, int64_t b_begin, int64_t b_end) {
+  return a_begin < b_end && b_begin < a_end;
+}
+
+std::string describe(const Graph& graph, const Plan& plan, size_t index) {
+  const Step& s = plan.steps[index];
+  return fmt::format("step {} ({} on {}, rows {}..{}, columns {}..{})", index, graph.op(s.op).name,
+                     plan.processors[static_cast<size_t>(s.processor)], s.token_begin, s.token_end, s.out_begin,
+                     s.out_end);
+}
+
+}  // namespace
+
+Status validate(const Graph& graph, const Plan& plan) {
+  if (plan.tokens < 1) {
+    return invalid_argument(fmt::format("a plan for {} tokens, expected at least 1", plan.tokens));
+  }
+  const int first = plan.head ? graph.head_begin : 0;
+  const int last = plan.head ? static_cast<int>(graph.ops.size()) : graph.head_begin;
+  int expected_op = first;  // operators come in the graph's order, the parts of one side by side
+  int64_t covered = 0;      // elements of expected_op's output so far
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& s = plan.steps[i];
+    if (s.op < first || s.op >= last || s.processor < 0 || s.processor >= static_cast<int>(plan.processors.size())) {
+      return invalid_argument(fmt::format("step {}: operator {} on processor {} does not exist in this plan", i, s.op,
+                                          s.processor));
+    }
+    const Op& op = graph.op(s.op);
+    const int64_t cols = graph.output_cols(s.op);
+    if (s.token_begin < 0 || s.token_end <= s.token_begin || s.token_end > plan.tokens || s.out_begin < 0 ||
+        s.out_end <= s.out_begin || s.out_end > cols) {
+      return invalid_argument(fmt::format("{}: outside of {} rows and {} columns", describe(graph, plan, i),
+                                          plan.tokens, cols));
+    }
+    const bool whole = s.token_begin == 0 && s.token_end == plan.tokens && s.out_begin == 0 && s.out_end == cols;
+    if (!op.is<Linear>() && !whole) {
+      return invalid_argument(fmt::format("{}: only linear operators can be cut", describe(graph, plan, i)));
+    }
+    const int64_t rows = s.token_end - s.token_begin;
+    if (s.padded < rows || (s.padded > rows && (s.token_end != plan.tokens || !op.is<Linear>()))) {
+      return invalid_argument(fmt::format("{}: padded to {} rows; only the last rows of a linear operator can be padded",
+                                          describe(graph, plan, i), s.padded));
+    }
+    if (s.op != expected_op) {
+      return invalid_argument(fmt::format("{}: expected a part of {}", describe(graph, plan, i),
+                                          graph.op(expected_op).name));
+    }
+    for (size_t j = i; j-- > 0 && plan.steps[j].op == s.op;) {
+      const Step& o = plan.steps[j];
+      if (overlap(s.token_begin, s.token_end, o.token_begin, o.token_end) &&
+          overlap(s.out_begin, s.out_end, o.out_begin, o.out_end)) {
+        return invalid_argument(fmt::format("{}: computes again what step {} computes", describe(graph, plan, i), j));
+      }
+    }
+    covered += rows * (s.out_end - s.out_begin);
+    if (covered == plan.tokens * cols) {
+      ++expected_op;
+      covered = 0;
+    }
+  }
+  if (expected_op != last) {
+    return invalid_argument(fmt::format("the plan ends before {} is complete", graph.op(expected_op).name));
+  }
+  return {};
+}
+
+void link(const Graph& graph, Plan& plan) {
+  std::unordered_map<ValueId, std::vector<int>> writers;
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    Step& s = plan.steps[i];
+    s.after.clear();
+    for (const ValueId input : graph.op(s.op).inputs) {
+      for (const int w : writers[input]) {
+        const Step& writer = plan.steps[static_cast<size_t>(w)];
+        const bool rows = graph.value(input).rows == Rows::kContext ||
+                          overlap(s.token_begin, s.token_end, writer.token_begin, writer.token_end);
+        if (writer.processor != s.processor && rows &&
+            std::find(s.after.begin(), s.after.end(), w) == s.after.end()) {
+          s.after.push_back(w);
+        }
+      }
+    }
+    std::sort(s.after.begin(), s.after.end());
+    for (const ValueId output : graph.op(s.op).outputs) {
+      writers[output].push_back(static_cast<int>(i));
+    }
+  }
+}
+
+int64_t rows_needed(const Plan& plan) {
+  int64_t rows = plan.tokens;
+  for (const Step& s : plan.steps) {
+    rows = std::max(rows, s.token_begin + s.padded);
+  }
+  return rows;
+}
+
+nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
+  nlohmann::ordered_json json;
+  json["strategy"] = plan.strategy;
+  json["phase"] = plan.head ? "head" : "body";
+  json["tokens"] = plan.tokens;
+  json["processors"] = plan.processors;
+  auto& steps = json["steps"] = nlohmann::ordered_json::array();
+  for (const Step& s : plan.steps) {
+    steps.push_back({{"op", graph.op(s.op).name},
+                     {"processor", plan.processors[static_cast<size_t>(s.processor)]},
+                     {"rows", {s.token_begin, s.token_end}},
+                     {"columns", {s.out_begin, s.out_end}},
+                     {"padded", s.padded},
+                     {"after", s.after}});
+  }
+  return json;
+}
+
+Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& json) {
+  std::unordered_map<std::string, int> ops;
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    ops[graph.ops[i].name] = static_cast<int>(i);
+  }
+  Plan plan;
+  size_t index = 0;
+  try {
+    plan.strategy = json.at("strategy").get<std::string>();
+    plan.head = json.at("phase").get<std::string>() == "head";
+    plan.tokens = json.at("tokens").get<int64_t>();
+    plan.processors = json.at("processors").get<std::vector<std::string>>();
+    for (const auto& step : json.at("steps")) {
+      Step s;
+      const auto name = step.at("op").get<std::string>();
+      const auto op = ops.find(name);
+      if (op == ops.end()) {
+        return invalid_argument(fmt::format("plan: step {}: this model has no operator \"{}\"", index, name));
+      }
+      s.op = op->second;
+      const auto id = step.at("processor").get<std::string>();
+      const auto processor = std::find(plan.processors.begin(), plan.processors.end(), id);
+      if (processor == plan.processors.end()) {
+        return invalid_argument(fmt::format("plan: step {}: \"{}\" is not in \"processors\"", index, id));
+      }
+      s.processor = static_cast<int>(processor - plan.processors.begin());
+      s.token_begin = step.at("rows").at(0).get<int64_t>();
+      s.token_end = step.at("rows").at(1).get<int64_t>();
+      s.out_begin = step.at("columns").at(0).get<int64_t>();
+      s.out_end = step.at("columns").at(1).get<int64_t>();
+      s.padded = step.value("padded", s.token_end - s.token_begin);
+      plan.steps.push_back(std::move(s));
+      ++index;
+    }
+  } catch (const nlohmann::json::exception& e) {
+    return invalid_argument(fmt::format("plan: step {}: {}", index, e.what()));
+  }
+  HETERO_RETURN_IF_ERROR(validate(graph, plan).with_prefix("plan"));
+  link(graph, plan);
+  return plan;
+}
+
+}  // namespace hetero

@@ -1,0 +1,159 @@
+#include "plan/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "plan/strategy.h"
+#include "tiny_graph.h"
+
+namespace hetero {
+namespace {
+
+const Team kTeam{"cpu", "gpu0", "npu0", {}};
+constexpr Strategy kAll[] = {Strategy::kCpu,     Strategy::kGpu,   Strategy::kNpuOnline, Strategy::kNpuPadding,
+                             Strategy::kNpuPipe, Strategy::kLayer, Strategy::kTensor};
+
+const Step& step_of(const Graph& graph, const Plan& plan, const std::string& op, const std::string& processor) {
+  for (const Step& s : plan.steps) {
+    if (graph.op(s.op).name == op && plan.processors[static_cast<size_t>(s.processor)] == processor) {
+      return s;
+    }
+  }
+  ADD_FAILURE() << "no step of " << op << " on " << processor;
+  return plan.steps[0];
+}
+
+TEST(Strategy, EveryStrategyCoversEveryLengthExactlyOnce) {
+  const TinyGraph tiny(1);
+  for (const Strategy strategy : kAll) {
+    for (const int64_t tokens : {1, 2, 31, 32, 33, 63, 65, 255, 256, 257, 300, 511, 512}) {
+      const auto body = make_plan(tiny.graph, strategy, kTeam, false, tokens);
+      ASSERT_TRUE(body.ok()) << body.status().message();
+      EXPECT_TRUE(validate(tiny.graph, *body).ok());
+      EXPECT_LE(rows_needed(*body), 512) << strategy_name(strategy) << " " << tokens;
+      const auto head = make_plan(tiny.graph, strategy, kTeam, true, std::min<int64_t>(tokens, 32));
+      ASSERT_TRUE(head.ok()) << head.status().message();
+      EXPECT_LE(rows_needed(*head), 32);
+    }
+  }
+}
+
+TEST(Strategy, LayerPutsMatmulsOnTheNpuInPrefillAndNothingInDecode) {
+  const TinyGraph tiny(1);
+  const auto prefill = make_plan(tiny.graph, Strategy::kLayer, kTeam, false, 100);
+  const auto decode = make_plan(tiny.graph, Strategy::kLayer, kTeam, false, 1);
+  ASSERT_TRUE(prefill.ok() && decode.ok());
+  for (const Step& s : prefill->steps) {
+    EXPECT_EQ(prefill->processors[static_cast<size_t>(s.processor)],
+              tiny.graph.op(s.op).is<Linear>() ? "npu0" : "gpu0");
+  }
+  EXPECT_EQ(step_of(tiny.graph, *prefill, "blk.0.ffn_down", "npu0").padded, 128);
+  EXPECT_EQ(decode->processors, std::vector<std::string>{"gpu0"});
+}
+
+TEST(Strategy, TensorCutsColumnsOfTheStandardLengthAndLeavesTheRemainderToTheGpu) {
+  const TinyGraph tiny(1);
+  StrategyOptions options;
+  options.npu_share = 0.75;
+  const auto plan = make_plan(tiny.graph, Strategy::kTensor, kTeam, false, 300, options);
+  ASSERT_TRUE(plan.ok());
+  const Step& npu = step_of(tiny.graph, *plan, "blk.0.ffn_gate_up", "npu0");
+  EXPECT_EQ(npu.token_end, 256);
+  EXPECT_EQ(npu.padded, 256);
+  EXPECT_EQ(npu.out_end, 96);  // three quarters of 128
+  int gpu_steps = 0;
+  for (const Step& s : plan->steps) {
+    gpu_steps += tiny.graph.op(s.op).name == "blk.0.ffn_gate_up" && &s != &npu;
+  }
+  EXPECT_EQ(gpu_steps, 2);  // the other columns, and rows 256..300
+}
+
+TEST(Strategy, PipeUsesStandardLengthsFromTheLargestDownAndPadsTheRest) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kNpuPipe, kTeam, false, 300);
+  ASSERT_TRUE(plan.ok());
+  std::vector<int64_t> padded;
+  for (const Step& s : plan->steps) {
+    if (tiny.graph.op(s.op).name == "blk.0.ffn_down") {
+      padded.push_back(s.padded);
+    }
+  }
+  EXPECT_EQ(padded, (std::vector<int64_t>{256, 32, 32}));
+}
+
+TEST(Strategy, SaysWhichProcessorIsMissing) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kLayer, {"cpu", "gpu0", "", {}}, false, 8);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_EQ(plan.status().message(), "strategy layer needs an NPU, and there is none");
+  EXPECT_FALSE(make_plan(tiny.graph, Strategy::kGpu, {"cpu", "", "npu0", {}}, false, 8).ok());
+}
+
+TEST(Strategy, OperatorsThatTheGpuLacksGoToTheCpu) {
+  const TinyGraph tiny(1);
+  const Team team{"cpu", "gpu0", "npu0", [&](const std::string& id, int op) {
+                    return id != "gpu0" || !tiny.graph.op(op).is<Embed>();
+                  }};
+  const auto plan = make_plan(tiny.graph, Strategy::kGpu, team, false, 8);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->processors, (std::vector<std::string>{"cpu", "gpu0"}));
+}
+
+TEST(Plan, JsonComesBackAsTheSamePlan) {
+  const TinyGraph tiny(2);
+  for (const Strategy strategy : kAll) {
+    const auto plan = make_plan(tiny.graph, strategy, kTeam, false, 77);
+    ASSERT_TRUE(plan.ok());
+    const auto json = to_json(tiny.graph, *plan);
+    const auto back = plan_from_json(tiny.graph, json);
+    ASSERT_TRUE(back.ok()) << back.status().message();
+    EXPECT_EQ(to_json(tiny.graph, *back), json);
+  }
+}
+
+TEST(Plan, StepsComeAfterTheForeignStepsThatTheyRead) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kTensor, kTeam, false, 64);
+  ASSERT_TRUE(plan.ok());
+  // The gate reads columns that both wrote, so the GPU's step waits for the NPU's.
+  const Step& gated = step_of(tiny.graph, *plan, "blk.0.gated", "gpu0");
+  ASSERT_EQ(gated.after.size(), 1u);
+  const Step& awaited = plan->steps[static_cast<size_t>(gated.after[0])];
+  EXPECT_EQ(tiny.graph.op(awaited.op).name, "blk.0.ffn_gate_up");
+  EXPECT_EQ(plan->processors[static_cast<size_t>(awaited.processor)], "npu0");
+}
+
+TEST(Plan, RefusesHolesOverlapsCutsAndPaddingInTheMiddle) {
+  const TinyGraph tiny(1);
+  const auto good = make_plan(tiny.graph, Strategy::kTensor, kTeam, false, 64);
+  ASSERT_TRUE(good.ok());
+  const auto message = [&](auto change) {
+    Plan bad = *good;
+    change(bad.steps);
+    return validate(tiny.graph, bad).message();
+  };
+  using Steps = std::vector<Step>;
+  EXPECT_EQ(message([](Steps&) {}), "");
+  EXPECT_NE(message([](Steps& s) { s.pop_back(); }).find("before"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s.erase(s.begin() + 3); }).find("expected a part of"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s.insert(s.begin() + 4, s[3]); }).find("computes again"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[0].token_end = 10; }).find("only linear"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[3].out_end = 100000; }).find("outside"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[3].padded = 3; }).find("padded"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[2].padded = 90; }).find("padded"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[3].processor = 9; }).find("does not exist"), std::string::npos);
+}
+
+TEST(Plan, BadJsonNamesTheStep) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kCpu, kTeam, false, 4);
+  ASSERT_TRUE(plan.ok());
+  auto json = to_json(tiny.graph, *plan);
+  json["steps"][2]["op"] = "blk.9.nothing";
+  EXPECT_EQ(plan_from_json(tiny.graph, json).status().message(),
+            "plan: step 2: this model has no operator \"blk.9.nothing\"");
+  json["steps"][2].erase("op");
+  EXPECT_NE(plan_from_json(tiny.graph, json).status().message().find("plan: step 2: "), std::string::npos);
+}
+
+}  // namespace
+}  // namespace hetero

@@ -1,0 +1,208 @@
+#include "processor/fake.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/f16.h"
+
+namespace hetero {
+namespace {
+
+struct FakeExecutable : Executable {
+  const Graph* graph = nullptr;
+  OpSlice slice;
+  int64_t tokens = 0;
+};
+
+/// Without coherent memory: `copy` is the device's own, `host` what it mirrors.
+struct FakeBuffer : HostBuffer {
+  FakeBuffer(std::byte* data, Bytes size, PageMemory own, std::byte* mirrored)
+      : HostBuffer(data, size), copy(std::move(own)), host(mirrored) {}
+  PageMemory copy;
+  std::byte* host;
+};
+
+float load(const Binding& binding, DType dtype, int64_t index) {
+  if (dtype == DType::kF16) {
+    return f32_from_f16(host_data<uint16_t>(binding)[index]);
+  }
+  return dtype == DType::kI32 ? static_cast<float>(host_data<int32_t>(binding)[index])
+                              : host_data<float>(binding)[index];
+}
+
+void store(const Binding& binding, DType dtype, int64_t index, float value) {
+  if (dtype == DType::kF16) {
+    host_data<uint16_t>(binding)[index] = f16_from_f32(value);
+  } else {
+    host_data<float>(binding)[index] = value;
+  }
+}
+
+void compute(const FakeExecutable& executable, int64_t tokens, int64_t position, const std::vector<Binding>& inputs,
+             const std::vector<Binding>& outputs) {
+  const Graph& graph = *executable.graph;
+  const Op& op = graph.op(executable.slice.op);
+  // A graph of this operator alone, so that the reference allocates for nothing else.
+  Graph single;
+  single.values.resize(graph.values.size());
+  for (const auto* ids : {&op.inputs, &op.outputs}) {
+    for (const ValueId id : *ids) {
+      single.values[static_cast<size_t>(id)] = graph.value(id);
+    }
+  }
+  single.weights = graph.weights;
+  single.ops = {op};
+  Reference reference(single, position + tokens);
+  const auto rows = [&](ValueId id) { return graph.value(id).rows == Rows::kContext ? position + tokens : tokens; };
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Value& value = graph.value(op.inputs[i]);
+    std::vector<float>& to = reference.value(op.inputs[i]);
+    to.resize(static_cast<size_t>(rows(op.inputs[i]) * value.cols));
+    for (size_t e = 0; e < to.size(); ++e) {
+      const int64_t row = static_cast<int64_t>(e) / value.cols;
+      to[e] = load(inputs[i], value.dtype, row * inputs[i].stride + static_cast<int64_t>(e) % value.cols);
+    }
+  }
+  reference.run(0, tokens, position);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Value& value = graph.value(op.outputs[i]);
+    const bool cache = value.rows == Rows::kContext;
+    const int64_t begin = op.is<Linear>() ? executable.slice.begin : 0;
+    const int64_t end = op.is<Linear>() ? executable.slice.end : value.cols;
+    for (int64_t t = cache ? position : 0; t < rows(op.outputs[i]); ++t) {
+      for (int64_t c = begin; c < end; ++c) {
+        store(outputs[i], value.dtype, t * outputs[i].stride + c - begin,
+              reference.value(op.outputs[i])[static_cast<size_t>(t * value.cols + c)]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+FakeProcessor::FakeProcessor(std::string id, std::string kind, FakeScript script) : script_(std::move(script)) {
+  info_.id = std::move(id);
+  info_.kind = std::move(kind);
+  info_.name = "scripted " + info_.kind;
+  info_.provider = "fake";
+  info_.unified_memory = script_.traits.coherent;
+  thread_ = std::thread([this] { work(); });
+}
+
+FakeProcessor::~FakeProcessor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void FakeProcessor::work() {
+  for (;;) {
+    std::function<Status()> job;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      if (queue_.empty()) {
+        return;
+      }
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    const Nanos begin = now();
+    Status status = timeline_.status();
+    if (status.ok()) {
+      status = job();
+    }
+    timeline_.finish({begin, now()}, std::move(status));
+  }
+}
+
+Result<Fence> FakeProcessor::enqueue(std::function<Status()> job) {
+  HETERO_RETURN_IF_ERROR(timeline_.status());
+  const uint64_t ticket = timeline_.next_ticket();
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(job));
+  }
+  wake_.notify_all();
+  return Fence{&timeline_, ticket};
+}
+
+Status FakeProcessor::supports(const Graph& graph, const OpSlice& slice) const {
+  const std::string kind = kind_name(graph.op(slice.op));
+  if (std::find(script_.refuses.begin(), script_.refuses.end(), kind) != script_.refuses.end()) {
+    return unsupported(fmt::format("{} does not run {} operators", info_.id, kind));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Buffer>> FakeProcessor::import(std::byte* host, Bytes size) {
+  if (script_.traits.coherent) {
+    return std::unique_ptr<Buffer>(std::make_unique<FakeBuffer>(host, size, PageMemory(), host));
+  }
+  HETERO_TRY(PageMemory copy, PageMemory::allocate(size));
+  std::byte* data = copy.data();
+  return std::unique_ptr<Buffer>(std::make_unique<FakeBuffer>(data, size, std::move(copy), host));
+}
+
+Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, const OpSlice& slice, int64_t tokens) {
+  HETERO_RETURN_IF_ERROR(supports(graph, slice));
+  if (script_.fail_compile) {
+    return resource_exhausted(info_.id + ": scripted failure to compile");
+  }
+  ++compiled_;
+  auto executable = std::make_unique<FakeExecutable>();
+  executable->graph = &graph;
+  executable->slice = slice;
+  executable->tokens = tokens;
+  return std::unique_ptr<Executable>(std::move(executable));
+}
+
+Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& launch) {
+  const auto& fake = static_cast<const FakeExecutable&>(executable);
+  if (script_.traits.static_shapes ? launch.tokens != fake.tokens : launch.tokens > fake.tokens) {
+    return internal_error(fmt::format("{}: {} tokens submitted to an executable for {}", info_.id, launch.tokens,
+                                      fake.tokens));
+  }
+  const auto number = static_cast<uint64_t>(++submitted_);
+  return enqueue([this, &fake, number, tokens = launch.tokens, position = launch.position,
+                  inputs = std::vector(launch.inputs.begin(), launch.inputs.end()),
+                  outputs = std::vector(launch.outputs.begin(), launch.outputs.end())]() -> Status {
+    std::this_thread::sleep_for(script_.delay);
+    if (number == script_.fail_at) {
+      return device_lost(fmt::format("{}: scripted failure of submission {}", info_.id, number));
+    }
+    compute(fake, tokens, position, inputs, outputs);
+    return {};
+  });
+}
+
+Result<Fence> FakeProcessor::upload(Buffer& buffer, const Region& region) {
+  ++transfers_;
+  return enqueue([&buffer, region] {
+    const auto& b = static_cast<FakeBuffer&>(buffer);
+    for (int64_t r = 0; r < region.rows; ++r) {
+      const Bytes at = region.offset + r * region.stride;
+      std::memcpy(b.data() + at, b.host + at, static_cast<size_t>(region.row_bytes));
+    }
+    return Status();
+  });
+}
+
+Result<Fence> FakeProcessor::download(Buffer& buffer, const Region& region) {
+  ++transfers_;
+  return enqueue([&buffer, region] {
+    const auto& b = static_cast<FakeBuffer&>(buffer);
+    for (int64_t r = 0; r < region.rows; ++r) {
+      const Bytes at = region.offset + r * region.stride;
+      std::memcpy(b.host + at, b.data() + at, static_cast<size_t>(region.row_bytes));
+    }
+    return Status();
+  });
+}
+
+}  // namespace hetero

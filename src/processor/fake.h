@@ -1,0 +1,64 @@
+// A processor for tests: computes by the reference, with scripted delays and failures. Plays a
+// GPU, an NPU with static shapes, or a device with memory of its own.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "graph/reference.h"
+#include "processor/host_timeline.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+struct FakeScript {
+  Traits traits;
+  std::vector<std::string> refuses;  // kinds of operators that supports() turns down
+  Nanos delay{};                     // before each submission's work
+  uint64_t fail_at = 0;              // this submission fails with kDeviceLost; 0: none
+  bool fail_compile = false;
+};
+
+class FakeProcessor : public Processor {
+ public:
+  FakeProcessor(std::string id, std::string kind, FakeScript script = {});
+  ~FakeProcessor() override;
+
+  const ProcessorInfo& info() const override { return info_; }
+  const Traits& traits() const override { return script_.traits; }
+  Status supports(const Graph& graph, const OpSlice& slice) const override;
+  Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
+  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice, int64_t tokens) override;
+  Result<Fence> submit(const Executable& executable, const Launch& launch) override;
+  Result<Fence> upload(Buffer& buffer, const Region& region) override;
+  Result<Fence> download(Buffer& buffer, const Region& region) override;
+  Timeline& timeline() override { return timeline_; }
+
+  // What happened, for tests.
+  int compiled() const { return compiled_; }
+  int submitted() const { return submitted_; }
+  int transfers() const { return transfers_; }
+
+ private:
+  Result<Fence> enqueue(std::function<Status()> work);
+  void work();
+
+  ProcessorInfo info_;
+  FakeScript script_;
+  HostTimeline timeline_;
+  int compiled_ = 0;
+  int submitted_ = 0;
+  int transfers_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<Status()>> queue_;
+  bool stop_ = false;
+  std::thread thread_;  // last: it uses the members above
+};
+
+}  // namespace hetero

@@ -1,0 +1,63 @@
+#include <gtest/gtest.h>
+
+#include "processor/conformance.h"
+#include "processor/fake.h"
+
+namespace hetero {
+namespace {
+
+void expect_conforms(Processor& processor) {
+  const ConformanceReport report = run_conformance(processor, {.only = "", .quick = true});
+  EXPECT_GT(report.passed, 100);
+  for (const std::string& failure : report.failures) {
+    ADD_FAILURE() << failure;
+  }
+}
+
+TEST(Fake, Conforms) {
+  FakeProcessor fake("gpu0", "gpu");
+  expect_conforms(fake);
+}
+
+TEST(Fake, ConformsWithMemoryOfItsOwn) {
+  FakeScript script;
+  script.traits.coherent = false;
+  FakeProcessor fake("gpu0", "gpu", script);
+  expect_conforms(fake);
+  EXPECT_GT(fake.transfers(), 100);
+}
+
+TEST(Conformance, FindsAWrongResult) {
+  // A processor that claims far more precision than f32 has cannot pass.
+  FakeScript script;
+  script.traits.unit_roundoff = 0x1p-60;
+  FakeProcessor fake("gpu0", "gpu", script);
+  EXPECT_FALSE(run_conformance(fake, {.only = "linear F32", .quick = true}).failures.empty());
+}
+
+TEST(Conformance, NamesWhatIsSkippedAndWhy) {
+  FakeScript script;
+  script.refuses = {"attention"};
+  FakeProcessor fake("npu0", "npu", script);
+  const ConformanceReport report = run_conformance(fake, {.only = "attention", .quick = true});
+  EXPECT_EQ(report.passed, 0);
+  ASSERT_FALSE(report.skipped.empty());
+  EXPECT_NE(report.skipped[0].find("npu0 does not run attention"), std::string::npos);
+}
+
+TEST(Fake, AFailurePoisonsTheTimelineForEveryLaterWaiter) {
+  HostTimeline timeline;
+  const uint64_t first = timeline.next_ticket();
+  const uint64_t second = timeline.next_ticket();
+  const uint64_t third = timeline.next_ticket();
+  timeline.finish({Nanos(1), Nanos(2)});
+  timeline.finish({Nanos(3), Nanos(4)}, device_lost("gone"));
+  EXPECT_TRUE(timeline.wait(first).ok());
+  EXPECT_EQ(timeline.wait(second).message(), "gone");
+  EXPECT_EQ(timeline.wait(third).message(), "gone");
+  EXPECT_TRUE(timeline.done(third));
+  EXPECT_EQ(timeline.interval(first).end, Nanos(2));
+}
+
+}  // namespace
+}  // namespace hetero

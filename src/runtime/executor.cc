@@ -1,0 +1,267 @@
+#include "runtime/executor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "runtime/linked_plan.h"
+
+namespace hetero {
+
+Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity)
+    : graph_(graph),
+      processors_(std::move(processors)),
+      capacity_(capacity),
+      slots_(assign_slots(graph, capacity)),
+      homes_(graph.values.size(), Home{true, std::vector<bool>(processors_.size())}),
+      last_(processors_.size()),
+      busy_(processors_.size()),
+      use_(processors_.size()) {}
+
+Executor::~Executor() {
+  // Nothing may still run on memory that is about to go.
+  for (const Fence& fence : last_) {
+    (void)fence.wait();
+  }
+}
+
+Result<std::unique_ptr<Executor>> Executor::create(const Graph& graph, std::vector<Processor*> processors,
+                                                   const RowCapacity& capacity) {
+  std::unique_ptr<Executor> executor(new Executor(graph, std::move(processors), capacity));
+  HETERO_RETURN_IF_ERROR(executor->allocate());
+  return executor;
+}
+
+Status Executor::allocate() {
+  for (const Slot& slot : slots_.slots) {
+    HETERO_TRY(PageMemory memory, PageMemory::allocate(slot.bytes));
+    memory_.push_back(std::move(memory));
+    buffers_.emplace_back(processors_.size());
+  }
+  return {};
+}
+
+std::span<int32_t> Executor::ids() {
+  const auto slot = static_cast<size_t>(slots_.slot_of[static_cast<size_t>(graph_.ids)]);
+  Home& home = homes_[static_cast<size_t>(graph_.ids)];
+  home.host = true;  // about to be written
+  home.copies.assign(processors_.size(), false);
+  return {reinterpret_cast<int32_t*>(memory_[slot].data()), static_cast<size_t>(capacity_.tokens)};
+}
+
+const float* Executor::logits() const {
+  const auto slot = static_cast<size_t>(slots_.slot_of[static_cast<size_t>(graph_.logits)]);
+  return reinterpret_cast<const float*>(memory_[slot].data());
+}
+
+void Executor::clear_use() { use_.assign(processors_.size(), {}); }
+
+int Executor::find_processor(const std::string& id) const {
+  for (size_t i = 0; i < processors_.size(); ++i) {
+    if (processors_[i]->info().id == id) {
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+Result<Buffer*> Executor::buffer(int slot, int processor) {
+  std::unique_ptr<Buffer>& buffer = buffers_[static_cast<size_t>(slot)][static_cast<size_t>(processor)];
+  if (buffer == nullptr) {
+    PageMemory& memory = memory_[static_cast<size_t>(slot)];
+    HETERO_TRY(buffer, processors_[static_cast<size_t>(processor)]->import(memory.data(), memory.size()));
+  }
+  return buffer.get();
+}
+
+Result<const Executable*> Executor::executable(int processor, const OpSlice& slice, int64_t tokens) {
+  std::unique_ptr<Executable>& executable = executables_[{processor, slice.op, slice.begin, slice.end, tokens}];
+  if (executable == nullptr) {
+    HETERO_TRY(executable, processors_[static_cast<size_t>(processor)]->compile(graph_, slice, tokens));
+  }
+  return executable.get();
+}
+
+Region Executor::region(ValueId id, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
+  const Value& value = graph_.value(id);
+  const Bytes element = traits(value.dtype).block_bytes;
+  return {(row * value.cols + col) * element, cols * element, value.cols * element, rows};
+}
+
+Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::function<void(int, int)>& progress) {
+  HETERO_RETURN_IF_ERROR(validate(graph_, plan));
+  const int64_t rows = plan.head ? capacity_.outputs : capacity_.tokens;
+  if (rows_needed(plan) > rows) {
+    return internal_error(fmt::format("a plan for {} rows, but there is memory for {}", rows_needed(plan), rows));
+  }
+  auto linked = std::make_unique<LinkedPlan>();
+  linked->head = plan.head;
+  linked->tokens = plan.tokens;
+  int done = 0;
+  for (const Step& step : plan.steps) {
+    const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
+    const int processor = find_processor(id);
+    if (processor < 0) {
+      return not_found(fmt::format("the plan uses processor {}, which is not open", id));
+    }
+    const Processor& p = *processors_[static_cast<size_t>(processor)];
+    LinkedStep out;
+    out.op = step.op;
+    out.processor = processor;
+    out.tokens = step.padded;
+    out.macs = op_macs(graph_, step.op, step.out_begin, step.out_end, step.token_end - step.token_begin, 0);
+    // A processor with dynamic shapes needs one executable for all lengths.
+    const int64_t compiled_for = p.traits().static_shapes ? step.padded : rows;
+    if (progress) {
+      progress(done, static_cast<int>(plan.steps.size()));
+    }
+    const OpSlice slice{step.op, step.out_begin, step.out_end};
+    const auto found = executable(processor, slice, compiled_for);
+    if (!found.ok()) {
+      return found.status().with_prefix(fmt::format("{}: {}", id, graph_.op(step.op).name));
+    }
+    out.executable = *found;
+    linked->steps.push_back(std::move(out));
+    ++done;
+  }
+  HETERO_RETURN_IF_ERROR(bind(plan, *linked));
+  if (progress) {
+    progress(done, done);
+  }
+  if (fences_.size() < linked->steps.size()) {
+    fences_.resize(linked->steps.size());
+  }
+  plans_.push_back(std::move(linked));
+  return plans_.back().get();
+}
+
+Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
+  struct Occupancy {  // of a slot, while steps are walked in order
+    ValueId value = -1;
+    std::vector<int> writers;
+    std::vector<int> readers;
+    std::vector<int> earlier;  // who wrote or read the value before
+  };
+  std::vector<Occupancy> slots(slots_.slots.size());
+  std::set<std::tuple<int, int>> moved;  // (writing step, reading processor; -1: the host)
+
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    LinkedStep& out = linked.steps[i];
+    const Op& op = graph_.op(step.op);
+    const bool coherent = processors_[static_cast<size_t>(out.processor)]->traits().coherent;
+    std::set<int> waits;
+
+    // The part of the output `id` that step w wrote.
+    const auto written_region = [&](ValueId id, const Step& w) {
+      const bool cache = graph_.value(id).rows == Rows::kContext;
+      const bool linear = graph_.op(w.op).is<Linear>();
+      return region(id, cache ? 0 : w.token_begin, w.token_end - w.token_begin, linear ? w.out_begin : 0,
+                    linear ? w.out_end - w.out_begin : graph_.value(id).cols);
+    };
+
+    for (const ValueId id : op.inputs) {
+      const int slot = slots_.slot_of[static_cast<size_t>(id)];
+      const Value& value = graph_.value(id);
+      HETERO_TRY(Buffer* const in, buffer(slot, out.processor));
+      const bool whole = value.rows == Rows::kContext;
+      out.inputs.push_back({in, whole ? 0 : step.token_begin * value.cols, value.cols});
+      out.moves_with_first_row = out.moves_with_first_row || (plan.head && value.rows == Rows::kTokens);
+      Occupancy& o = slots[static_cast<size_t>(slot)];
+      const bool inside = o.value == id && !o.writers.empty();
+      // A cache is written by this pass and by all before it.
+      if (!inside || whole) {
+        linked.externals.push_back({id, out.processor});
+      }
+      if (!inside) {
+        continue;
+      }
+      for (const int w : o.writers) {
+        const Step& writer = plan.steps[static_cast<size_t>(w)];
+        const int from = linked.steps[static_cast<size_t>(w)].processor;
+        const bool rows = whole || (writer.token_begin < step.token_end && step.token_begin < writer.token_end);
+        if (from == out.processor || !rows) {
+          continue;
+        }
+        const bool from_coherent = processors_[static_cast<size_t>(from)]->traits().coherent;
+        if (whole && (!from_coherent || !coherent)) {
+          return unsupported(fmt::format("{}: the KV cache is written by {} and read by {} in one pass, and they "
+                                         "do not share memory", op.name,
+                                         processors_[static_cast<size_t>(from)]->info().id,
+                                         processors_[static_cast<size_t>(out.processor)]->info().id));
+        }
+        if (!from_coherent && moved.insert({w, -1}).second) {
+          HETERO_TRY(Buffer* const b, buffer(slot, from));
+          out.downloads.push_back({from, b, written_region(id, writer)});
+        }
+        if (!coherent && moved.insert({w, out.processor}).second) {
+          out.uploads.push_back({out.processor, in, written_region(id, writer)});
+        }
+        waits.insert(w);
+      }
+      o.readers.push_back(static_cast<int>(i));
+    }
+
+    for (const ValueId id : op.outputs) {
+      const int slot = slots_.slot_of[static_cast<size_t>(id)];
+      const Value& value = graph_.value(id);
+      HETERO_TRY(Buffer* const to, buffer(slot, out.processor));
+      const bool whole = value.rows == Rows::kContext;
+      const int64_t col = op.is<Linear>() ? step.out_begin : 0;
+      out.outputs.push_back({to, whole ? 0 : step.token_begin * value.cols + col, value.cols});
+      Occupancy& o = slots[static_cast<size_t>(slot)];
+      if (o.value != id) {  // the slot changes hands
+        Occupancy next;
+        next.value = id;
+        next.earlier = std::move(o.writers);
+        next.earlier.insert(next.earlier.end(), o.readers.begin(), o.readers.end());
+        o = std::move(next);
+      }
+      waits.insert(o.earlier.begin(), o.earlier.end());
+      o.writers.push_back(static_cast<int>(i));
+    }
+
+    // A queue runs in order: its latest step stands for the earlier ones.
+    std::map<int, int> latest;
+    for (const int w : waits) {
+      const int from = linked.steps[static_cast<size_t>(w)].processor;
+      if (from != out.processor) {
+        latest[from] = std::max(w, latest.contains(from) ? latest[from] : -1);
+      }
+    }
+    for (const auto& [from, w] : latest) {
+      out.waits.push_back(w);
+    }
+  }
+
+  // What outlives the pass: the caches, what the head reads from the body, and the logits.
+  for (size_t slot = 0; slot < slots.size(); ++slot) {
+    const Occupancy& o = slots[slot];
+    if (o.value < 0 || o.writers.empty()) {
+      continue;
+    }
+    const int first = linked.steps[static_cast<size_t>(o.writers[0])].processor;
+    const bool one = std::all_of(o.writers.begin(), o.writers.end(), [&](int w) {
+      return linked.steps[static_cast<size_t>(w)].processor == first;
+    });
+    const bool for_host = o.value == graph_.logits || !one;
+    if (for_host && graph_.value(o.value).rows != Rows::kContext) {
+      for (const int w : o.writers) {
+        const int from = linked.steps[static_cast<size_t>(w)].processor;
+        if (!processors_[static_cast<size_t>(from)]->traits().coherent && !moved.contains({w, -1})) {
+          const Step& s = plan.steps[static_cast<size_t>(w)];
+          const bool linear = graph_.op(s.op).is<Linear>();
+          HETERO_TRY(Buffer* const b, buffer(static_cast<int>(slot), from));
+          linked.final_downloads.push_back(
+              {from, b, region(o.value, s.token_begin, s.token_end - s.token_begin, linear ? s.out_begin : 0,
+                               linear ? s.out_end - s.out_begin : graph_.value(o.value).cols)});
+        }
+      }
+    }
+    linked.written.push_back({o.value, for_host ? -1 : first});
+  }
+  return {};
+}
+
+}  // namespace hetero

@@ -1,0 +1,99 @@
+// Runs plans on processors: owns the memory that they share, compiles what a plan needs, submits
+// its steps in order and waits where one processor needs another's results.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "plan/plan.h"
+#include "processor/processor.h"
+#include "runtime/slots.h"
+#include "runtime/trace.h"
+
+namespace hetero {
+
+/// What one processor did since the counters were last cleared.
+struct ProcessorUse {
+  Nanos busy{};        // running submissions
+  Nanos wait{};        // the rest of the passes' time: waiting for others, or for the control thread
+  int64_t steps = 0;   // submissions
+  int64_t macs = 0;    // multiply-accumulates of linear operators and attention, padding not counted
+};
+
+/// A plan with everything resolved: executables, addresses, waits and transfers. Made by
+/// Executor::prepare, owned by the executor.
+class LinkedPlan;
+
+/// All calls from one thread, the control thread. The graph and the processors outlive it.
+class Executor {
+ public:
+  static Result<std::unique_ptr<Executor>> create(const Graph& graph, std::vector<Processor*> processors,
+                                                  const RowCapacity& capacity);
+  ~Executor();
+
+  /// Compiles what the plan needs and is not compiled yet; may take seconds. `progress`, if given,
+  /// is called with (done, total) around each compilation.
+  Result<const LinkedPlan*> prepare(const Plan& plan, const std::function<void(int, int)>& progress = {});
+
+  /// Token ids of the next body pass, capacity().tokens long.
+  std::span<int32_t> ids();
+
+  /// Runs a body plan at `position`, or a head plan over rows first_row.. of the last body pass.
+  /// Returns when all of it is done. `cancel`, if given, is looked at between steps; then the
+  /// result is Code::kCancelled and the pass has not happened, as far as the KV cache goes.
+  Status run(const LinkedPlan& plan, int64_t position, int64_t first_row = 0,
+             const std::atomic<bool>* cancel = nullptr);
+
+  /// The logits of the last head pass: row i at logits() + i * vocabulary.
+  const float* logits() const;
+
+  const RowCapacity& capacity() const { return capacity_; }
+  /// By processor, in the order given to create().
+  const std::vector<ProcessorUse>& use() const { return use_; }
+  void clear_use();
+  /// Records what every submission did, until it is set back to nullptr.
+  void set_trace(Trace* trace) { trace_ = trace; }
+
+ private:
+  struct Home {  // where a value that outlives a pass is up to date
+    bool host = true;
+    std::vector<bool> copies;  // by processor: devices with memory of their own
+  };
+
+  Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity);
+  Status allocate();
+  Result<Buffer*> buffer(int slot, int processor);
+  Result<const Executable*> executable(int processor, const OpSlice& slice, int64_t tokens);
+  Status bind(const Plan& plan, LinkedPlan& linked);
+  Status bring_home(const LinkedPlan& plan, int64_t position);
+  Status make_current(ValueId value, int processor, int64_t rows);
+  Status run_steps(const LinkedPlan& plan, int64_t position, int64_t first_row, const std::atomic<bool>* cancel);
+  Status drain();
+  void count(const LinkedPlan& plan, int64_t position, Nanos begin, Nanos end);
+  Region region(ValueId value, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
+  int find_processor(const std::string& id) const;
+
+  const Graph& graph_;
+  std::vector<Processor*> processors_;
+  RowCapacity capacity_;
+  SlotAssignment slots_;
+  std::vector<PageMemory> memory_;                              // by slot
+  std::vector<std::vector<std::unique_ptr<Buffer>>> buffers_;   // by slot, processor
+  std::map<std::tuple<int, int, int64_t, int64_t, int64_t>, std::unique_ptr<Executable>> executables_;
+  std::vector<std::unique_ptr<LinkedPlan>> plans_;
+  std::vector<Home> homes_;          // by value
+  std::vector<Fence> last_;          // by processor: its latest submission
+  std::vector<Fence> fences_;        // by step of the running plan
+  std::vector<Binding> moved_inputs_;
+  std::vector<Nanos> busy_;          // by processor, in one pass
+  std::vector<ProcessorUse> use_;
+  Trace* trace_ = nullptr;
+};
+
+}  // namespace hetero

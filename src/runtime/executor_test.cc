@@ -1,0 +1,219 @@
+#include "runtime/executor.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "plan/strategy.h"
+#include "processor/fake.h"
+#include "tiny_graph.h"
+
+namespace hetero {
+namespace {
+
+const Team kTeam{"cpu", "gpu0", "npu0", {}};
+const RowCapacity kCapacity{64, 32, 128};
+const StrategyOptions kOptions{{1, 8, 16, 32, 64}, 0.5, 8};
+
+/// A CPU, a GPU and an NPU, all scripted, and an executor over a tiny model.
+struct Machine {
+  explicit Machine(FakeScript gpu_script = {}, FakeScript npu_script = {}) : cpu("cpu", "cpu") {
+    npu_script.traits.static_shapes = true;
+    gpu = std::make_unique<FakeProcessor>("gpu0", "gpu", gpu_script);
+    npu = std::make_unique<FakeProcessor>("npu0", "npu", npu_script);
+    auto created = Executor::create(tiny.graph, {&cpu, gpu.get(), npu.get()}, kCapacity);
+    EXPECT_TRUE(created.ok()) << created.status().message();
+    executor = std::move(created).value();
+  }
+
+  Result<const LinkedPlan*> prepare(Strategy strategy, bool head, int64_t tokens) {
+    HETERO_TRY(const Plan plan, make_plan(tiny.graph, strategy, kTeam, head, tokens, kOptions));
+    return executor->prepare(plan);
+  }
+
+  Status body(Strategy strategy, const std::vector<int32_t>& ids, int64_t position) {
+    HETERO_TRY(const LinkedPlan* const plan, prepare(strategy, false, static_cast<int64_t>(ids.size())));
+    std::copy(ids.begin(), ids.end(), executor->ids().begin());
+    return executor->run(*plan, position);
+  }
+
+  /// Logits of rows [first, first + rows) of the last body pass.
+  Result<std::vector<float>> head(Strategy strategy, int64_t first, int64_t rows) {
+    HETERO_TRY(const LinkedPlan* const plan, prepare(strategy, true, rows));
+    HETERO_RETURN_IF_ERROR(executor->run(*plan, 0, first));
+    return std::vector<float>(executor->logits(), executor->logits() + rows * tiny.graph.shape.vocabulary);
+  }
+
+  TinyGraph tiny;
+  FakeProcessor cpu;
+  std::unique_ptr<FakeProcessor> gpu;
+  std::unique_ptr<FakeProcessor> npu;
+  std::unique_ptr<Executor> executor;
+};
+
+std::vector<int32_t> some_ids(size_t count) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<int32_t>((i * 29 + 3) % 48));
+  }
+  return ids;
+}
+
+/// Prefill in two passes and one decode step must give the reference's numbers, to the bit: the
+/// fakes compute by the reference, so any difference is a wrong row, column or order.
+void expect_reference(Machine& machine, Strategy prefill, Strategy decode) {
+  Reference reference(machine.tiny.graph, kCapacity.context);
+  const int64_t vocabulary = machine.tiny.graph.shape.vocabulary;
+  const std::vector<int32_t> ids = some_ids(60);
+  const std::vector<float> truth = reference.forward(ids, 0);
+  int64_t position = 0;
+  for (const int64_t length : {37, 5, 17, 1}) {
+    const std::vector<int32_t> part(ids.begin() + position, ids.begin() + position + length);
+    const Strategy strategy = length == 1 ? decode : prefill;
+    ASSERT_TRUE(machine.body(strategy, part, position).ok());
+    for (const int64_t first : {int64_t{0}, length / 2, length - 1}) {
+      const int64_t rows = std::min<int64_t>(3, length - first);
+      const auto logits = machine.head(strategy, first, rows);
+      ASSERT_TRUE(logits.ok()) << logits.status().message();
+      const auto from = truth.begin() + (position + first) * vocabulary;
+      EXPECT_EQ(*logits, std::vector<float>(from, from + rows * vocabulary))
+          << strategy_name(strategy) << " position " << position << " row " << first;
+    }
+    position += length;
+  }
+}
+
+constexpr Strategy kAll[] = {Strategy::kCpu,     Strategy::kGpu,   Strategy::kNpuOnline, Strategy::kNpuPadding,
+                             Strategy::kNpuPipe, Strategy::kLayer, Strategy::kTensor};
+
+TEST(Executor, EveryStrategyGivesTheReferenceLogits) {
+  for (const Strategy strategy : kAll) {
+    Machine machine;
+    expect_reference(machine, strategy, strategy);
+  }
+}
+
+TEST(Executor, SlowProcessorsAreWaitedFor) {
+  FakeScript slow;
+  slow.delay = std::chrono::milliseconds(1);
+  Machine slow_gpu(slow, {});
+  expect_reference(slow_gpu, Strategy::kTensor, Strategy::kTensor);
+  Machine slow_npu({}, slow);
+  expect_reference(slow_npu, Strategy::kTensor, Strategy::kLayer);
+}
+
+TEST(Executor, DevicesWithMemoryOfTheirOwnGetExactlyWhatTheyRead) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  for (const Strategy strategy : kAll) {
+    Machine machine(discrete, {});
+    expect_reference(machine, strategy, strategy);
+    Machine both(discrete, discrete);
+    expect_reference(both, strategy, strategy);
+  }
+}
+
+TEST(Executor, TheCacheFollowsWhenDecodeMovesToAnotherProcessor) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  for (const auto& [prefill, decode] : {std::pair{Strategy::kGpu, Strategy::kCpu}, {Strategy::kCpu, Strategy::kGpu},
+                                        {Strategy::kNpuPadding, Strategy::kLayer}, {Strategy::kTensor, Strategy::kCpu}}) {
+    Machine machine(discrete, {});
+    expect_reference(machine, prefill, decode);
+  }
+}
+
+TEST(Executor, AloneOnADeviceNothingMovesBetweenLayers) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  Machine machine(discrete, {});
+  ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(16), 0).ok());
+  ASSERT_TRUE(machine.head(Strategy::kGpu, 15, 1).ok());
+  EXPECT_EQ(machine.gpu->transfers(), 2);  // token ids in, logits out
+}
+
+TEST(Executor, CompilesASliceOnceForAllLengthsOfADynamicProcessor) {
+  Machine machine;
+  ASSERT_TRUE(machine.prepare(Strategy::kGpu, false, 5).ok());
+  const int compiled = machine.gpu->compiled();
+  ASSERT_TRUE(machine.prepare(Strategy::kGpu, false, 9).ok());
+  EXPECT_EQ(machine.gpu->compiled(), compiled);
+}
+
+TEST(Executor, AFailingProcessorIsAnErrorWithItsMessageAndNoHang) {
+  for (const uint64_t step : {1u, 7u, 12u}) {
+    FakeScript script;
+    script.fail_at = step;
+    Machine machine(script, {});
+    const Status status = machine.body(Strategy::kTensor, some_ids(20), 0);
+    EXPECT_EQ(status.code(), Code::kDeviceLost);
+    EXPECT_NE(status.message().find("gpu0: scripted failure"), std::string::npos) << status.message();
+    EXPECT_FALSE(machine.body(Strategy::kTensor, some_ids(20), 0).ok());
+    EXPECT_TRUE(machine.body(Strategy::kCpu, some_ids(20), 0).ok()) << "others must still work";
+  }
+}
+
+TEST(Executor, AFailureToCompileNamesProcessorAndOperator) {
+  FakeScript script;
+  script.fail_compile = true;
+  Machine machine({}, script);
+  const auto plan = machine.prepare(Strategy::kLayer, false, 20);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_EQ(plan.status().message(), "npu0: blk.0.attn_qkv: npu0: scripted failure to compile");
+}
+
+TEST(Executor, AFullContextIsAnErrorThatSaysHowMuchItHolds) {
+  Machine machine;
+  const Status status = machine.body(Strategy::kCpu, some_ids(20), 120);
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  EXPECT_NE(status.message().find("20 tokens at position 120, but it holds 128"), std::string::npos);
+}
+
+TEST(Executor, CancelStopsBetweenStepsAndTheNextPassIsRight) {
+  Machine machine;
+  const auto plan = machine.prepare(Strategy::kTensor, false, 20);
+  ASSERT_TRUE(plan.ok());
+  const std::atomic<bool> cancel = true;
+  EXPECT_EQ(machine.executor->run(**plan, 0, 0, &cancel).code(), Code::kCancelled);
+  expect_reference(machine, Strategy::kTensor, Strategy::kTensor);
+}
+
+TEST(Executor, CountsWhatEachProcessorDid) {
+  Machine machine;
+  ASSERT_TRUE(machine.body(Strategy::kTensor, some_ids(32), 0).ok());
+  const auto& use = machine.executor->use();
+  EXPECT_EQ(use[0].steps, 0);
+  EXPECT_GT(use[1].steps, use[2].steps);
+  EXPECT_GT(use[2].busy.count(), 0);
+  int64_t linear = 0;
+  int64_t all = 0;
+  for (int op = 0; op < machine.tiny.graph.head_begin; ++op) {
+    const int64_t macs = op_macs(machine.tiny.graph, op, 0, machine.tiny.graph.output_cols(op), 32, 0);
+    all += macs;
+    linear += machine.tiny.graph.op(op).is<Linear>() ? macs : 0;
+  }
+  EXPECT_EQ(use[1].macs + use[2].macs, all);
+  EXPECT_EQ(use[2].macs, linear / 2);  // a share of one half
+}
+
+TEST(Trace, WritesOneEventForEachSubmission) {
+  Machine machine;
+  Trace trace;
+  machine.executor->set_trace(&trace);
+  ASSERT_TRUE(machine.body(Strategy::kTensor, some_ids(32), 0).ok());
+  const std::string path = testing::TempDir() + "trace_" + std::to_string(getpid()) + ".json";
+  ASSERT_TRUE(trace.write(path).ok());
+  std::ifstream file(path);
+  const auto json = nlohmann::json::parse(file);
+  size_t events = 0;
+  for (const auto& e : json.at("traceEvents")) {
+    events += e.at("ph") == "X";
+    EXPECT_GE(e.value("dur", 0.0), 0.0);
+  }
+  EXPECT_EQ(events, trace.size());
+  EXPECT_FALSE(trace.write("/nonexistent/trace.json").ok());
+}
+
+}  // namespace
+}  // namespace hetero

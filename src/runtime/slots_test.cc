@@ -1,0 +1,58 @@
+#include "runtime/slots.h"
+
+#include <gtest/gtest.h>
+
+#include "tiny_graph.h"
+
+namespace hetero {
+namespace {
+
+TEST(Slots, LayersReuseTheSameFewBuffers) {
+  const TinyGraph two(2);
+  const TinyGraph ten(10);
+  const RowCapacity capacity{64, 4, 128};
+  const auto temporary = [&](const TinyGraph& tiny) {
+    const size_t caches = 2 * static_cast<size_t>(tiny.graph.shape.layers);
+    return assign_slots(tiny.graph, capacity).slots.size() - caches;
+  };
+  EXPECT_EQ(temporary(two), temporary(ten));
+  EXPECT_LE(temporary(ten), 9u);
+}
+
+TEST(Slots, NoValueIsOverwrittenBeforeItsLastReader) {
+  const TinyGraph tiny(3);
+  const SlotAssignment a = assign_slots(tiny.graph, {64, 4, 128});
+  // Walks the operators with a table of which value each slot holds.
+  std::vector<int> holds(a.slots.size(), -1);
+  const auto slot = [&](ValueId id) { return static_cast<size_t>(a.slot_of[static_cast<size_t>(id)]); };
+  holds[slot(tiny.graph.ids)] = tiny.graph.ids;
+  for (int pass = 0; pass < 2; ++pass) {  // the head twice over one body
+    for (int op = pass == 0 ? 0 : tiny.graph.head_begin; op < static_cast<int>(tiny.graph.ops.size()); ++op) {
+      for (const ValueId id : tiny.graph.op(op).inputs) {
+        if (tiny.graph.value(id).rows != Rows::kContext) {
+          EXPECT_EQ(holds[slot(id)], id) << tiny.graph.op(op).name << " reads " << tiny.graph.value(id).name;
+        }
+      }
+      for (const ValueId id : tiny.graph.op(op).outputs) {
+        for (const ValueId input : tiny.graph.op(op).inputs) {
+          EXPECT_NE(slot(id), slot(input)) << tiny.graph.op(op).name << " would work in place";
+        }
+        holds[slot(id)] = id;
+      }
+    }
+  }
+}
+
+TEST(Slots, EveryValueFits) {
+  const TinyGraph tiny(3);
+  const RowCapacity capacity{64, 4, 128};
+  const SlotAssignment a = assign_slots(tiny.graph, capacity);
+  for (size_t i = 0; i < tiny.graph.values.size(); ++i) {
+    const Value& v = tiny.graph.values[i];
+    const int64_t rows = v.rows == Rows::kContext ? 128 : v.rows == Rows::kOutputs ? 4 : 64;
+    EXPECT_GE(a.slots[static_cast<size_t>(a.slot_of[i])].bytes, rows * v.cols * 4) << v.name;
+  }
+}
+
+}  // namespace
+}  // namespace hetero

@@ -1,0 +1,30 @@
+// A record of what ran where and when, in the Trace Event Format that chrome://tracing and
+// Perfetto read ("X" events, one thread for each processor).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "processor/processor.h"
+
+namespace hetero {
+
+class Trace {
+ public:
+  void add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens);
+  /// Writes what was recorded so far.
+  Status write(const std::string& path) const;
+  size_t size() const { return events_.size(); }
+
+ private:
+  struct Event {
+    std::string processor;
+    std::string name;
+    Interval interval;
+    int64_t tokens;
+  };
+  std::vector<Event> events_;
+};
+
+}  // namespace hetero
