@@ -21,7 +21,9 @@ struct V {
     return _mm256_cvtph_ps(_mm_set1_epi16(h));
   }
   HETERO_KERNEL Reg load(const float* p) { return _mm256_loadu_ps(p); }
-  HETERO_KERNEL Reg load_bytes(const std::byte* p) { return _mm256_loadu_ps(reinterpret_cast<const float*>(p)); }
+  HETERO_KERNEL Reg load_bytes(const std::byte* p) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  }
   HETERO_KERNEL Reg load_f16(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -33,7 +35,9 @@ struct V {
   HETERO_KERNEL void store_f16(uint16_t* p, Reg a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
   }
-  HETERO_KERNEL void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  HETERO_KERNEL void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   HETERO_KERNEL Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   HETERO_KERNEL Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   HETERO_KERNEL Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
@@ -67,7 +71,8 @@ struct V {
   }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 4; ++j) {
-      q[j] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * j))));
+      q[j] = _mm256_cvtepi32_ps(
+          _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * j))));
     }
   }
 };
@@ -77,8 +82,8 @@ constexpr int64_t kGemvRows = 8;
 constexpr int64_t kFewRows = 8;
 
 #include "cpu/kernels_inl.h"
-#include "cpu/x86_pack_inl.h"
 #include "cpu/rows_inl.h"
+#include "cpu/x86_pack_inl.h"
 
 }  // namespace
 

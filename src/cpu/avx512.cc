@@ -32,7 +32,9 @@ struct V {
   HETERO_KERNEL void store_f16(uint16_t* p, Reg a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
   }
-  HETERO_KERNEL void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  HETERO_KERNEL void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   HETERO_KERNEL Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   HETERO_KERNEL Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   HETERO_KERNEL Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
@@ -42,7 +44,9 @@ struct V {
   HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   HETERO_KERNEL float sum(Reg a) { return _mm512_reduce_add_ps(a); }
   HETERO_KERNEL float largest(Reg a) { return _mm512_reduce_max_ps(a); }
-  HETERO_KERNEL Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  HETERO_KERNEL Reg round(Reg a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
   HETERO_KERNEL Reg exp2_int(Reg n) {
     const __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
@@ -54,7 +58,8 @@ struct V {
   }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 2; ++j) {
-      q[j] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j))));
+      q[j] = _mm512_cvtepi32_ps(
+          _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j))));
     }
   }
 };
@@ -64,8 +69,8 @@ constexpr int64_t kGemvRows = 8;
 constexpr int64_t kFewRows = 8;
 
 #include "cpu/kernels_inl.h"
-#include "cpu/x86_pack_inl.h"
 #include "cpu/rows_inl.h"
+#include "cpu/x86_pack_inl.h"
 
 }  // namespace
 

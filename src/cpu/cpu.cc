@@ -50,10 +50,12 @@ class CpuProcessor : public Processor {
     return std::unique_ptr<Buffer>(std::make_unique<HostBuffer>(host, size));
   }
 
-  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice, int64_t tokens) override {
+  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
+                                              int64_t tokens) override {
     HETERO_RETURN_IF_ERROR(supports(graph, slice));
     if (tokens < 1) {
-      return invalid_argument(fmt::format("{}: {} compiled for {} tokens", info_.id, graph.op(slice.op).name, tokens));
+      return invalid_argument(
+          fmt::format("{}: {} compiled for {} tokens", info_.id, graph.op(slice.op).name, tokens));
     }
     auto executable = cpu::prepare(graph, slice, tokens, kernels_, pool_.size());
     const Bytes needed = executable->scratch_floats * static_cast<Bytes>(sizeof(float));
@@ -70,8 +72,8 @@ class CpuProcessor : public Processor {
     const auto& e = static_cast<const CpuExecutable&>(executable);
     const Op& op = e.op();
     if (launch.tokens < 1 || launch.tokens > e.tokens || launch.position < 0) {
-      return internal_error(fmt::format("{}: {} tokens at position {} submitted to {}, compiled for up to {}", info_.id,
-                                        launch.tokens, launch.position, op.name, e.tokens));
+      return internal_error(fmt::format("{}: {} tokens at position {} submitted to {}, compiled for up to {}",
+                                        info_.id, launch.tokens, launch.position, op.name, e.tokens));
     }
     Work work;
     work.executable = &e;
@@ -110,8 +112,9 @@ class CpuProcessor : public Processor {
       if (buffer == nullptr || b.offset < 0 || b.stride < 0 ||
           (b.offset + (rows - 1) * b.stride + cols) * element > buffer->size()) {
         return internal_error(fmt::format(
-            "{}: {}: value {} [{}, {}] at offset {} with stride {} does not fit its buffer of {} bytes", info_.id,
-            e.op().name, value.name, rows, cols, b.offset, b.stride, buffer == nullptr ? 0 : buffer->size()));
+            "{}: {}: value {} [{}, {}] at offset {} with stride {} does not fit its buffer of {} bytes",
+            info_.id, e.op().name, value.name, rows, cols, b.offset, b.stride,
+            buffer == nullptr ? 0 : buffer->size()));
       }
       views[i] = {buffer->data() + b.offset * element, b.stride};
     }
@@ -169,13 +172,14 @@ Result<std::unique_ptr<Processor>> open_cpu(const ProcessorInfo& info, const Ope
   const std::vector<int> available = available_cpus();
   for (const int cpu : options.cpus) {
     if (std::find(available.begin(), available.end(), cpu) == available.end()) {
-      return invalid_argument(fmt::format("cpus: CPU {} is not one of the {} that this process may run on", cpu,
-                                          available.size()));
+      return invalid_argument(fmt::format("cpus: CPU {} is not one of the {} that this process may run on",
+                                          cpu, available.size()));
     }
   }
   constexpr int kMostThreads = 1024;
   if (options.threads < 0 || options.threads > kMostThreads) {
-    return invalid_argument(fmt::format("threads: expected 0 to {}, found {}", kMostThreads, options.threads));
+    return invalid_argument(
+        fmt::format("threads: expected 0 to {}, found {}", kMostThreads, options.threads));
   }
   const size_t all = options.cpus.empty() ? available.size() : options.cpus.size();
   const int threads = options.threads > 0 ? options.threads : static_cast<int>(all);
@@ -206,9 +210,9 @@ FoundProcessor find_cpu() {
   found.info.unified_memory = true;
   // Extensions that kernels use or may use.
   static constexpr const char* kReported[] = {
-      "avx2",     "fma",         "f16c",        "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
-      "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd",   "asimdhp",  "asimddp",
-      "i8mm",     "bf16",        "sve",         "sve2"};
+      "avx2",        "fma",         "f16c",        "avx_vnni", "avx512f",  "avx512bw", "avx512vl",
+      "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd",
+      "asimdhp",     "asimddp",     "i8mm",        "bf16",     "sve",      "sve2"};
   for (const char* flag : kReported) {
     if (std::find(description.flags.begin(), description.flags.end(), flag) != description.flags.end()) {
       found.info.features.emplace_back(flag);

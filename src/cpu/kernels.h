@@ -37,16 +37,16 @@ struct AttendArgs {
   int64_t k_stride = 0;
   const std::byte* v = nullptr;
   int64_t v_stride = 0;
-  bool f16 = true;            // element type of the caches: F16 or F32
-  int64_t position = 0;       // of the first token: token t sees cache rows 0..position + t
-  int64_t cache_begin = 0;    // the part of the cache to look at
+  bool f16 = true;          // element type of the caches: F16 or F32
+  int64_t position = 0;     // of the first token: token t sees cache rows 0..position + t
+  int64_t cache_begin = 0;  // the part of the cache to look at
   int64_t cache_end = 0;
-  float* out = nullptr;       // [tokens, group * head_dim], rows out_stride apart
+  float* out = nullptr;  // [tokens, group * head_dim], rows out_stride apart
   int64_t out_stride = 0;
   /// If set, unnormalized results go here instead of to out: [tokens * group, head_dim + 2], each
   /// row the weighted sum of v, the largest score and the sum of the weights.
   float* partial = nullptr;
-  float* scratch = nullptr;   // attend_scratch() floats
+  float* scratch = nullptr;  // attend_scratch() floats
 };
 
 struct Kernels {
@@ -81,10 +81,12 @@ struct Kernels {
   void (*attend)(const AttendArgs& args);
 
   /// Merges `parts` partial results, part_stride floats apart, of one row into out[head_dim].
-  void (*merge_partials)(const float* partial, int64_t parts, int64_t part_stride, int64_t head_dim, float* out);
+  void (*merge_partials)(const float* partial, int64_t parts, int64_t part_stride, int64_t head_dim,
+                         float* out);
 
   /// s = x + y (x alone, and nothing stored, without y); h = s / sqrt(mean(s^2) + eps) * w.
-  void (*rms_norm)(const float* x, const float* y, const float* w, int64_t cols, float eps, float* h, float* s);
+  void (*rms_norm)(const float* x, const float* y, const float* w, int64_t cols, float eps, float* h,
+                   float* s);
 
   /// s = act(gate) * up
   void (*silu_gated)(const float* gate, const float* up, int64_t count, float* s);
@@ -92,7 +94,8 @@ struct Kernels {
 
   /// One head: pairs of the first `rotary` elements rotate by table[2i], table[2i + 1] (cosine and
   /// sine); pair i is (i, i + rotary / 2) with `halves`, otherwise (2i, 2i + 1).
-  void (*rotate)(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves, float* out);
+  void (*rotate)(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves,
+                 float* out);
 
   void (*to_f16)(const float* src, int64_t count, uint16_t* dst);
 };

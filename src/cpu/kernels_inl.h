@@ -14,7 +14,9 @@ constexpr int kNr = 2 * kW;
 constexpr int kPieces = 32 / kW;  // vectors in a block of 32 elements
 using Reg = V::Reg;
 
-HETERO_KERNEL int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+HETERO_KERNEL int64_t min_of(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 HETERO_KERNEL uint16_t read_u16(const std::byte* p) {
   uint16_t v;
@@ -155,8 +157,8 @@ void decode(DType dtype, const std::byte* src, int64_t count, float scale, float
 // R weight rows times M activation rows. Within a block, sum(q * x) starts at shift * sum(x), so
 // that a format's constant shift costs nothing per weight row.
 template <class B, int M, int R>
-HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, const float* x, int64_t x_stride,
-                              const float* bias, float* y, int64_t y_stride) {
+HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, const float* x,
+                              int64_t x_stride, const float* bias, float* y, int64_t y_stride) {
   Reg acc[R][M];
   for (int r = 0; r < R; ++r) {
     for (int i = 0; i < M; ++i) {
@@ -206,8 +208,8 @@ HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, 
 
 // Four vectors at a time keep enough products in flight.
 template <class T, int M, int R>
-HETERO_KERNEL void dot_plain(const std::byte* w, int64_t row_bytes, int64_t k, const float* x, int64_t x_stride,
-                             const float* bias, float* y, int64_t y_stride) {
+HETERO_KERNEL void dot_plain(const std::byte* w, int64_t row_bytes, int64_t k, const float* x,
+                             int64_t x_stride, const float* bias, float* y, int64_t y_stride) {
   Reg acc[R][M];
   for (int r = 0; r < R; ++r) {
     for (int i = 0; i < M; ++i) {
@@ -264,8 +266,8 @@ void gemv_rows(const WeightRows& w, int64_t k, const float* x, int64_t x_stride,
 }
 
 template <class B>
-void gemv_of(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias, float* y,
-             int64_t y_stride) {
+void gemv_of(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias,
+             float* y, int64_t y_stride) {
   // Rows of x in groups of up to four; a few weight rows at a time, so that the second group finds
   // them in the first-level cache.
   constexpr int64_t kStrip = 8;
@@ -294,8 +296,8 @@ void gemv_of(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, i
   }
 }
 
-void gemv(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias, float* y,
-          int64_t y_stride) {
+void gemv(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int64_t m, const float* bias,
+          float* y, int64_t y_stride) {
   switch (w.dtype) {
     case DType::kF32:
       return gemv_of<F32>(w, k, x, x_stride, m, bias, y, y_stride);
@@ -332,48 +334,63 @@ template <int R, int kStep>
 HETERO_KERNEL void tile(const float* a, int64_t lda, const float* b, int64_t count, int64_t cols, bool add,
                         const float* bias, float* y, int64_t y_stride) {
   Reg acc[R][2];
+#pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
     acc[i][0] = V::zero();
     acc[i][1] = V::zero();
+    V::prefetch(reinterpret_cast<const std::byte*>(y + i * y_stride));
   }
   for (int64_t kk = 0; kk < count; ++kk) {
     const Reg b0 = V::load(b + kk * kNr);
     const Reg b1 = V::load(b + kk * kNr + kW);
+#pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
       const Reg ai = V::set(kStep == 1 ? a[i * lda + kk] : a[kk * kStep + i]);
       acc[i][0] = V::fma(ai, b0, acc[i][0]);
       acc[i][1] = V::fma(ai, b1, acc[i][1]);
     }
   }
-  for (int i = 0; i < R; ++i) {
-    float* out = y + i * y_stride;
-    for (int j = 0; j < 2; ++j) {
-      const int64_t some = min_of(kW, cols - j * kW);
-      if (some == kW) {
-        Reg r = acc[i][j];
-        if (add) {
-          r = V::add(V::load(out + j * kW), r);
-        } else if (bias != nullptr) {
-          r = V::add(V::load(bias + j * kW), r);
-        }
-        V::store(out + j * kW, r);
-      } else if (some > 0) {
-        Reg r = acc[i][j];
-        if (add) {
-          r = V::add(load_part(out + j * kW, some), r);
-        } else if (bias != nullptr) {
-          r = V::add(load_part(bias + j * kW, some), r);
-        }
-        store_part(out + j * kW, some, r);
+  if (cols == kNr) {
+    if (!add && bias != nullptr) {
+      const Reg bias0 = V::load(bias);
+      const Reg bias1 = V::load(bias + kW);
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+        acc[i][0] = V::add(bias0, acc[i][0]);
+        acc[i][1] = V::add(bias1, acc[i][1]);
       }
+    } else if (add) {
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+        acc[i][0] = V::add(V::load(y + i * y_stride), acc[i][0]);
+        acc[i][1] = V::add(V::load(y + i * y_stride + kW), acc[i][1]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      V::store(y + i * y_stride, acc[i][0]);
+      V::store(y + i * y_stride + kW, acc[i][1]);
+    }
+    return;
+  }
+  float whole[R * kNr];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    V::store(whole + i * kNr, acc[i][0]);
+    V::store(whole + i * kNr + kW, acc[i][1]);
+  }
+  for (int i = 0; i < R; ++i) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const float before = add ? y[i * y_stride + c] : bias == nullptr ? 0.0f : bias[c];
+      y[i * y_stride + c] = before + whole[i * kNr + c];
     }
   }
 }
 
 // Calls tile<R, kStep> for R = rows in [1, kMr].
 template <int kStep, int R = kMr>
-HETERO_KERNEL void tile_rows(int64_t rows, const float* a, int64_t lda, const float* b, int64_t count, int64_t cols,
-                             bool add, const float* bias, float* y, int64_t y_stride) {
+HETERO_KERNEL void tile_rows(int64_t rows, const float* a, int64_t lda, const float* b, int64_t count,
+                             int64_t cols, bool add, const float* bias, float* y, int64_t y_stride) {
   if constexpr (R > 1) {
     if (rows < R) {
       return tile_rows<kStep, R - 1>(rows, a, lda, b, count, cols, add, bias, y, y_stride);
@@ -382,8 +399,8 @@ HETERO_KERNEL void tile_rows(int64_t rows, const float* a, int64_t lda, const fl
   tile<R, kStep>(a, lda, b, count, cols, add, bias, y, y_stride);
 }
 
-void tiles(const float* a, int64_t tile_stride, const float* panel, int64_t count, int64_t rows, int64_t cols, bool add,
-           const float* bias, float* y, int64_t y_stride) {
+void tiles(const float* a, int64_t tile_stride, const float* panel, int64_t count, int64_t rows, int64_t cols,
+           bool add, const float* bias, float* y, int64_t y_stride) {
   for (int64_t i = 0; i < rows; i += kMr, a += tile_stride, y += kMr * y_stride) {
     tile_rows<kMr>(min_of(kMr, rows - i), a, 0, panel, count, cols, add, bias, y, y_stride);
   }

@@ -37,8 +37,9 @@ std::vector<const Kernels*> kernels_for(const std::vector<std::string>& flags) {
   std::vector<const Kernels*> kernels = {&kScalarKernels};
 #if defined(__x86_64__)
   const auto has = [&](std::initializer_list<const char*> needed) {
-    return std::all_of(needed.begin(), needed.end(),
-                       [&](const char* flag) { return std::find(flags.begin(), flags.end(), flag) != flags.end(); });
+    return std::all_of(needed.begin(), needed.end(), [&](const char* flag) {
+      return std::find(flags.begin(), flags.end(), flag) != flags.end();
+    });
   };
   if (has({"avx2", "fma", "f16c", "bmi1", "bmi2"})) {
     kernels.push_back(&kAvx2Kernels);
@@ -63,7 +64,8 @@ Result<const Kernels*> choose_kernels(const std::vector<const Kernels*>& kernels
     }
     available += fmt::format("{}{}", available.empty() ? "" : ", ", k->level);
   }
-  return invalid_argument(fmt::format("HETERO_CPU: '{}' is not a level of this machine; available: {}", wanted, available));
+  return invalid_argument(
+      fmt::format("HETERO_CPU: '{}' is not a level of this machine; available: {}", wanted, available));
 }
 
 }  // namespace hetero::cpu

@@ -22,8 +22,12 @@ constexpr int64_t kSplitTokens = 4;
 constexpr int64_t kPartRows = 256;
 constexpr int64_t kMaxParts = 64;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+int64_t round_up(int64_t a, int64_t b) {
+  return ceil_div(a, b) * b;
+}
 
 /// Calls body(unit, worker) for each unit in [0, units), handing units to whichever worker is free.
 template <class Body>
@@ -71,13 +75,13 @@ bool readable(DType dtype) {
 Status check_weight(const Graph& graph, const Op& op, WeightId id) {
   const Weight& weight = graph.weight(id);
   if (!readable(weight.dtype)) {
-    return unsupported(fmt::format("{}: weight {} is {}; the CPU reads F32, F16, BF16, Q4_0, Q4_1 and Q8_0", op.name,
-                                   weight.name, traits(weight.dtype).name));
+    return unsupported(fmt::format("{}: weight {} is {}; the CPU reads F32, F16, BF16, Q4_0, Q4_1 and Q8_0",
+                                   op.name, weight.name, traits(weight.dtype).name));
   }
   if (weight.cols % traits(weight.dtype).block_elements != 0) {
-    return unsupported(fmt::format("{}: weight {} has {} columns, not a multiple of the {} that a block of {} holds",
-                                   op.name, weight.name, weight.cols, traits(weight.dtype).block_elements,
-                                   traits(weight.dtype).name));
+    return unsupported(fmt::format(
+        "{}: weight {} has {} columns, not a multiple of the {} that a block of {} holds", op.name,
+        weight.name, weight.cols, traits(weight.dtype).block_elements, traits(weight.dtype).name));
   }
   return {};
 }
@@ -91,7 +95,9 @@ Status check_cache(const Graph& graph, const Op& op, ValueId k, ValueId v) {
   return {};
 }
 
-int64_t depth_of(int64_t k) { return round_up(ceil_div(k, ceil_div(k, kDepth)), kBlock); }
+int64_t depth_of(int64_t k) {
+  return round_up(ceil_div(k, ceil_div(k, kDepth)), kBlock);
+}
 
 }  // namespace
 
@@ -100,8 +106,8 @@ Status supports(const Graph& graph, const OpSlice& slice) {
   const int64_t cols = graph.output_cols(slice.op);
   const bool whole = slice.begin == 0 && slice.end == cols;
   if (slice.begin < 0 || slice.end > cols || slice.begin >= slice.end || (!whole && !op.is<Linear>())) {
-    return unsupported(fmt::format("{}: columns [{}, {}) of {} {} cannot be a slice", op.name, slice.begin, slice.end,
-                                   cols, kind_name(op)));
+    return unsupported(fmt::format("{}: columns [{}, {}) of {} {} cannot be a slice", op.name, slice.begin,
+                                   slice.end, cols, kind_name(op)));
   }
   for (const WeightId id : op.weights) {
     HETERO_RETURN_IF_ERROR(check_weight(graph, op, id));
@@ -176,8 +182,8 @@ void linear_by_rows(const Work& work, const Kernels& kernels, ThreadPool& pool) 
   const int64_t k = e.graph->value(e.op().inputs[0]).cols;
   const int64_t n = e.slice.end - e.slice.begin;
   const int64_t bytes = row_bytes(e.segments[0].weight->dtype, k);
-  const int64_t each =
-      round_up(std::max(ceil_div(n, pool.size() * int64_t{8}), kElementsPerUnit / std::max<int64_t>(bytes, 1)), 8);
+  const int64_t each = round_up(
+      std::max(ceil_div(n, pool.size() * int64_t{8}), kElementsPerUnit / std::max<int64_t>(bytes, 1)), 8);
   for_units(pool, ceil_div(n, each), [&](int64_t unit, int) {
     const int64_t begin = unit * each;
     const int64_t end = std::min(n, begin + each);
@@ -186,8 +192,8 @@ void linear_by_rows(const Work& work, const Kernels& kernels, ThreadPool& pool) 
       const int64_t hi = std::min(end, s.out_begin + s.rows);
       if (lo < hi) {
         const int64_t stride = row_bytes(s.weight->dtype, k);
-        const WeightRows rows{s.weight->dtype, s.weight->data + (s.row_begin + lo - s.out_begin) * stride, stride,
-                              hi - lo};
+        const WeightRows rows{s.weight->dtype, s.weight->data + (s.row_begin + lo - s.out_begin) * stride,
+                              stride, hi - lo};
         kernels.gemv(rows, k, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
                      e.vector.empty() ? nullptr : e.vector.data() + lo, work.out[0].row<float>(0) + lo,
                      work.out[0].stride);
@@ -215,8 +221,8 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
     const int64_t rows = std::min(chunk, work.tokens - first);
     const int64_t tile_count = ceil_div(rows, mr);
     for_rows(pool, tile_count, mr * k, [&](int64_t tile, int) {
-      kernels.pack_tile(work.in[0].row<float>(first + tile * mr), work.in[0].stride, std::min(mr, rows - tile * mr), k,
-                        tiles + tile * mr * k);
+      kernels.pack_tile(work.in[0].row<float>(first + tile * mr), work.in[0].stride,
+                        std::min(mr, rows - tile * mr), k, tiles + tile * mr * k);
     });
     // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
     // few panels for the threads: each part decodes its panels again.
@@ -240,7 +246,8 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
           const Panel& source = e.panels[static_cast<size_t>(p)];
           kernels.pack_panel(source.weight, at, count, panel);
           kernels.tiles(tiles + tile_begin * mr * k + at * mr, mr * k, panel, count, row_end - row_begin,
-                        source.weight.rows, at > 0, e.vector.empty() ? nullptr : e.vector.data() + source.out_begin,
+                        source.weight.rows, at > 0,
+                        e.vector.empty() ? nullptr : e.vector.data() + source.out_begin,
                         work.out[0].row<float>(first + row_begin) + source.out_begin, work.out[0].stride);
         }
       }
@@ -254,14 +261,14 @@ Status embed(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   for (int64_t t = 0; t < work.tokens; ++t) {
     const int32_t id = *work.in[0].row<int32_t>(t);
     if (id < 0 || id >= table.rows) {
-      return invalid_argument(
-          fmt::format("{}: token id {} at row {} is not one of the {} of {}", e.op().name, id, t, table.rows, table.name));
+      return invalid_argument(fmt::format("{}: token id {} at row {} is not one of the {} of {}", e.op().name,
+                                          id, t, table.rows, table.name));
     }
   }
   const int64_t bytes = row_bytes(table.dtype, table.cols);
   for_rows(pool, work.tokens, table.cols, [&](int64_t t, int) {
-    kernels.decode(table.dtype, table.data + *work.in[0].row<int32_t>(t) * bytes, table.cols, e.op().as<Embed>()->scale,
-                   work.out[0].row<float>(t));
+    kernels.decode(table.dtype, table.data + *work.in[0].row<int32_t>(t) * bytes, table.cols,
+                   e.op().as<Embed>()->scale, work.out[0].row<float>(t));
   });
   return {};
 }
@@ -283,8 +290,9 @@ void rms_norm(const RmsNorm& norm, const Work& work, const Kernels& kernels, Thr
   const bool residual = e.op().inputs.size() == 2;
   const auto cols = static_cast<int64_t>(e.vector.size());
   for_rows(pool, work.tokens, cols, [&](int64_t t, int) {
-    kernels.rms_norm(work.in[0].row<float>(t), residual ? work.in[1].row<float>(t) : nullptr, e.vector.data(), cols,
-                     norm.eps, work.out[0].row<float>(t), residual ? work.out[1].row<float>(t) : nullptr);
+    kernels.rms_norm(work.in[0].row<float>(t), residual ? work.in[1].row<float>(t) : nullptr, e.vector.data(),
+                     cols, norm.eps, work.out[0].row<float>(t),
+                     residual ? work.out[1].row<float>(t) : nullptr);
   });
 }
 
@@ -388,8 +396,8 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
       const int64_t h = row % a.heads;
       const int64_t first = h / group * group + h % group / heads * heads;
       const int64_t some = std::min(heads, (h / group + 1) * group - first);
-      kernels.merge_partials(partial_of(0, first, t, some) + (h - first) * partial_row, parts, partial_part, hd,
-                             work.out[0].row<float>(t) + h * hd);
+      kernels.merge_partials(partial_of(0, first, t, some) + (h - first) * partial_row, parts, partial_part,
+                             hd, work.out[0].row<float>(t) + h * hd);
     });
   }
 }
@@ -399,7 +407,8 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const Op& op = work.executable->op();
   if (op.is<Linear>()) {
-    work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool) : linear_by_tiles(work, kernels, pool);
+    work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool)
+                                     : linear_by_tiles(work, kernels, pool);
   } else if (op.is<Embed>()) {
     return embed(work, kernels, pool);
   } else if (const auto* table = op.as<RopeTable>()) {

@@ -77,9 +77,10 @@ void rms_norm(const float* x, const float* y, const float* w, int64_t cols, floa
   }
 }
 
-void rotate(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves, float* out) {
+void rotate(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves,
+            float* out) {
   const int64_t pairs = rotary / 2;
-  const int64_t next = halves ? 1 : 2;         // from one pair to the next
+  const int64_t next = halves ? 1 : 2;        // from one pair to the next
   const int64_t across = halves ? pairs : 1;  // from a pair's first to its second
   for (int64_t i = 0; i < pairs; ++i) {
     const float a = head[i * next];
@@ -114,14 +115,15 @@ void to_f16(const float* src, int64_t count, uint16_t* dst) {
 constexpr float kNone = -1e30f;  // below every score
 
 struct AttendState {
-  float* top;      // [rows]
-  float* total;    // [rows]
-  float* sum;      // [rows][sum_stride]
+  float* top;    // [rows]
+  float* total;  // [rows]
+  float* sum;    // [rows][sum_stride]
   int64_t sum_stride;
 };
 
 // Scores of one row against `count` cache rows -> weights, of which the first `seen` count.
-HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64_t row, const AttendState& state) {
+HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64_t row,
+                               const AttendState& state) {
   float top = state.top[row];
   int64_t j = 0;
   if (seen >= kW) {
@@ -167,7 +169,8 @@ HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64
 
 // Scores of G query rows against S cache rows.
 template <class T, int G, int S>
-HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes, int64_t head_dim, float* scores) {
+HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes, int64_t head_dim,
+                             float* scores) {
   Reg acc[G][S];
   for (int g = 0; g < G; ++g) {
     for (int s = 0; s < S; ++s) {
@@ -221,8 +224,8 @@ HETERO_KERNEL void weigh_values(const float* weights, const std::byte* v, int64_
 }
 
 template <class T, int G>
-void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t row, int64_t begin, int64_t count,
-                  const AttendState& state) {
+void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t row, int64_t begin,
+                  int64_t count, const AttendState& state) {
   const int64_t k_bytes = a.k_stride * T::kBytes;
   const int64_t v_bytes = a.v_stride * T::kBytes;
   const std::byte* k = a.k + begin * k_bytes;
@@ -238,14 +241,14 @@ void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t ro
     const int64_t seen = min_of(count, a.position + (row + g) / a.group + 1 - begin);
     softmax_row(scores + g * kAttendBlock, count, seen < 0 ? 0 : seen, row + g, state);
   }
-  weigh_values<T, G>(scores, a.v + begin * v_bytes, v_bytes, count, a.head_dim, state.sum + row * state.sum_stride,
-                     state.sum_stride);
+  weigh_values<T, G>(scores, a.v + begin * v_bytes, v_bytes, count, a.head_dim,
+                     state.sum + row * state.sum_stride, state.sum_stride);
 }
 
 // A few query rows: cache rows are converted in registers.
 template <class T>
-void attend_few(const AttendArgs& a, int64_t rows, const float* q, float* scores, int64_t begin, int64_t count,
-                const AttendState& state) {
+void attend_few(const AttendArgs& a, int64_t rows, const float* q, float* scores, int64_t begin,
+                int64_t count, const AttendState& state) {
   for (int64_t row = 0; row < rows; row += 4) {
     const float* qr = q + row * a.head_dim;
     switch (min_of(4, rows - row)) {
@@ -266,8 +269,8 @@ void attend_few(const AttendArgs& a, int64_t rows, const float* q, float* scores
 
 // Many query rows: scores = Q K^T and sum += P V as tiles over panels of the cache block.
 template <class T>
-void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* scores, float* panel, int64_t begin,
-                 int64_t count, const AttendState& state) {
+void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* scores, float* panel,
+                 int64_t begin, int64_t count, const AttendState& state) {
   const int64_t k_bytes = a.k_stride * T::kBytes;
   const int64_t v_bytes = a.v_stride * T::kBytes;
   WeightRows keys{a.f16 ? DType::kF16 : DType::kF32, nullptr, k_bytes, 0};
@@ -276,8 +279,8 @@ void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* score
     keys.rows = min_of(kNr, count - s);
     pack_panel(keys, 0, a.head_dim, panel);
     for (int64_t row = 0; row < rows; row += kMr) {
-      tile_rows<1>(min_of(kMr, rows - row), q + row * a.head_dim, a.head_dim, panel, a.head_dim, keys.rows, false,
-                   nullptr, scores + row * kAttendBlock + s, kAttendBlock);
+      tile_rows<1>(min_of(kMr, rows - row), q + row * a.head_dim, a.head_dim, panel, a.head_dim, keys.rows,
+                   false, nullptr, scores + row * kAttendBlock + s, kAttendBlock);
     }
   }
   for (int64_t row = 0; row < rows; ++row) {
@@ -293,8 +296,8 @@ void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* score
       }
     }
     for (int64_t row = 0; row < rows; row += kMr) {
-      tile_rows<1>(min_of(kMr, rows - row), scores + row * kAttendBlock, kAttendBlock, panel, count, kNr, true, nullptr,
-                   state.sum + row * state.sum_stride + d, state.sum_stride);
+      tile_rows<1>(min_of(kMr, rows - row), scores + row * kAttendBlock, kAttendBlock, panel, count, kNr,
+                   true, nullptr, state.sum + row * state.sum_stride + d, state.sum_stride);
     }
   }
 }

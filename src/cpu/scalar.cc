@@ -25,7 +25,8 @@ struct V {
     // Shifted into place, exponent and fraction of a half are those of a float 2^112 times too
     // small; the product is exact, and makes normal floats of subnormal halves.
     const float magnitude = __builtin_bit_cast(float, rest << 13) * 0x1p112f;
-    const uint32_t bits = rest >= 0x7c00u ? 0x7f800000u | (rest << 13) : __builtin_bit_cast(uint32_t, magnitude);
+    const uint32_t bits =
+        rest >= 0x7c00u ? 0x7f800000u | (rest << 13) : __builtin_bit_cast(uint32_t, magnitude);
     return __builtin_bit_cast(float, bits | sign);
   }
   HETERO_KERNEL uint16_t to_f16(float f) {

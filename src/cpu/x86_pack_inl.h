@@ -68,7 +68,8 @@ void pack_q4(const std::byte* const* rows, int64_t count, float* panel, int64_t 
     transpose_bytes(nibbles, bytes);
     for (int b = 0; b < 16; ++b) {
       for (int lane = 0; lane < 2; ++lane) {
-        __m128i x = lane == 0 ? _mm256_castsi256_si128(bytes[b / 2]) : _mm256_extracti128_si256(bytes[b / 2], 1);
+        __m128i x =
+            lane == 0 ? _mm256_castsi256_si128(bytes[b / 2]) : _mm256_extracti128_si256(bytes[b / 2], 1);
         x = b % 2 == 0 ? x : _mm_srli_si128(x, 8);
         const __m256i q = _mm256_cvtepu8_epi32(x);
         float* to = panel + (at + b) * stride + 8 * lane;
@@ -96,7 +97,8 @@ void pack_q8(const std::byte* const* rows, int64_t count, float* panel, int64_t 
       transpose_bytes(numbers, bytes);
       for (int b = 0; b < 16; ++b) {
         for (int lane = 0; lane < 2; ++lane) {
-          __m128i x = lane == 0 ? _mm256_castsi256_si128(bytes[b / 2]) : _mm256_extracti128_si256(bytes[b / 2], 1);
+          __m128i x =
+              lane == 0 ? _mm256_castsi256_si128(bytes[b / 2]) : _mm256_extracti128_si256(bytes[b / 2], 1);
           x = b % 2 == 0 ? x : _mm_srli_si128(x, 8);
           store_scaled(panel + (at + 16 * half + b) * stride + 8 * lane, _mm256_cvtepi8_epi32(x), scale[lane],
                        _mm256_setzero_ps());

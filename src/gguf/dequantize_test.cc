@@ -20,7 +20,7 @@ std::vector<char> contents(const std::string& path) {
 }
 
 TEST(Dequantize, EveryTypeIsBitExact) {
-  HETERO_NEED_CASES();
+  HETERO_NEED_CASES("dequant");
   for (const char* name : {"BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
                            "IQ4_NL", "IQ4_XS", "MXFP4"}) {
     const std::string base = cases_dir() + "/dequant/" + name;

@@ -92,7 +92,7 @@ TEST_F(GgufFileTest, EveryFlippedByteIsReadOrRefusedWithoutACrash) {
   const std::string whole = sample().bytes();
   int refused = 0;
   for (size_t i = 0; i < whole.size(); ++i) {
-    for (const unsigned char flip : {0x01, 0x80, 0xff}) {
+    for (const int flip : {0x01, 0x80, 0xff}) {
       std::string bytes = whole;
       bytes[i] = static_cast<char>(bytes[i] ^ flip);
       refused += GgufFile::open(save(bytes)).ok() ? 0 : 1;
@@ -131,7 +131,7 @@ TEST_F(GgufFileTest, SplitFilesAreReadAsOne) {
 }
 
 TEST(GgufHostile, ContainerErrorsAreRefusedAndTheRestDoesNoHarm) {
-  HETERO_NEED_CASES();
+  HETERO_NEED_CASES("hostile");
   std::ifstream in(cases_dir() + "/hostile/manifest.json");
   const auto manifest = nlohmann::json::parse(in);
   int container = 0;
@@ -142,7 +142,10 @@ TEST(GgufHostile, ContainerErrorsAreRefusedAndTheRestDoesNoHarm) {
     // Hyperparameters, vocabulary, shapes and templates concern those who read them later.
     if (stage == "header" || stage == "kv" || stage == "tensor_info" || stage == "tensor_data") {
       ++container;
-      if (entry.at("expect") == "reject") {
+      // Who computes with the file refuses these: graph/model_test.cc.
+      const bool for_graph = name == "kv-arch-u32.gguf" || name == "kv-arch-unknown.gguf" ||
+                             name == "kv-missing-arch.gguf" || name == "ti-type-i32-weights.gguf";
+      if (entry.at("expect") == "reject" && !for_graph) {
         EXPECT_FALSE(file.ok()) << name << ": " << entry.at("what");
       }
     } else if (stage == "control") {

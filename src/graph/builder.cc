@@ -136,6 +136,10 @@ WeightId GraphBuilder::matrix(const std::string& name, int64_t rows, int64_t col
   if (t == nullptr) {
     return -1;
   }
+  if (t->dtype == DType::kI32) {
+    fail(malformed(fmt::format("{}: tensor {} is I32, expected a floating-point or quantized type", file_.path(), name)));
+    return -1;
+  }
   graph_.weights.push_back({name, t->dtype, rows, cols, t->data});
   return static_cast<WeightId>(graph_.weights.size()) - 1;
 }

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "gguf/dequantize.h"
 #include "opencl/opencl_kernels.h"
@@ -23,7 +25,10 @@ constexpr int64_t kGpuVectorLanes = 128;
 constexpr int64_t kGpuVectorRows = 4;
 constexpr int64_t kGpuVectorTokens = 4;
 constexpr int64_t kGpuVectorMaxTokens = 8;  // from here on tiles are faster
+// Of attention_cpu.cl, and the most for attention_gpu.cl.
 constexpr int64_t kCpuAttentionQueries = 12;
+constexpr int64_t kGpuAttentionQueries = 16;
+constexpr int64_t kGpuAttentionFewQueries = 4;  // with 32 keys, scores for all lanes
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -215,20 +220,40 @@ class RopeExecutable : public OpenClExecutable {
 class AttentionExecutable : public OpenClExecutable {
  public:
   using OpenClExecutable::OpenClExecutable;
-  cl_kernel kernel = nullptr;
+  /// A kernel for blocks of so many query rows.
+  struct Block {
+    cl_kernel kernel = nullptr;
+    int64_t queries = 1;
+  };
+  std::vector<Block> blocks;  // ascending; the first that takes all rows is used, or the last
   Attention attention;
-  int64_t queries = 1;
   int64_t lanes = 1;
 
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    const bool warm_up = launch.tokens == 0;
+    const int64_t rows = launch.tokens * (attention.heads / attention.kv_heads);
+    for (const Block& block : blocks) {
+      const bool chosen = rows <= block.queries || &block == &blocks.back();
+      if (warm_up || chosen) {
+        HETERO_RETURN_IF_ERROR(run(queue, launch, block));
+      }
+      if (!warm_up && chosen) {
+        break;
+      }
+    }
+    return {};
+  }
+
+ private:
+  Status run(KernelQueue& queue, const Launch& launch, const Block& block) const {
     const int64_t group = attention.heads / attention.kv_heads;
-    KernelCall call(queue, kernel);
+    KernelCall call(queue, block.kernel);
     call.binding(launch.inputs[0])
         .binding(launch.inputs[1])
         .binding(launch.inputs[2])
         .binding(launch.outputs[0]);
     call.number(group).value(attention.scale).number(launch.position).number(launch.tokens);
-    return call.run(attention.kv_heads, ceil_div(std::max<int64_t>(1, launch.tokens) * group, queries),
+    return call.run(attention.kv_heads, ceil_div(std::max<int64_t>(1, launch.tokens) * group, block.queries),
                     lanes);
   }
 };
@@ -302,10 +327,10 @@ struct AttentionTile {
   int64_t keys = 32;
 };
 
-std::optional<AttentionTile> attention_tile(const OpenClDevice& device, int64_t head_dim) {
-  AttentionTile tile;
+std::optional<AttentionTile> attention_tile(const OpenClDevice& device, int64_t head_dim, int64_t queries) {
+  AttentionTile tile{queries, 32};
   const auto bytes = [&] {
-    return 4 * (tile.queries * head_dim + tile.keys * (head_dim + 1) + tile.queries * (tile.keys + 3));
+    return 4 * (tile.queries * head_dim + tile.keys * (head_dim + 1) + tile.queries * (tile.keys + 2));
   };
   while (bytes() > device.local_bytes) {
     if (tile.keys > 4) {
@@ -325,22 +350,35 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
   auto made = std::make_unique<AttentionExecutable>(op.name, tokens);
   made->attention = attention;
   made->lanes = context.shape.lanes;
-  std::string defines = fmt::format("-DHEAD_DIM={}", attention.head_dim);
-  if (graph.value(op.inputs[1]).dtype == DType::kF16) {
-    defines += " -DCACHE_F16";
+  const auto add = [&](const std::string& name, std::string_view kernels, int64_t queries,
+                       const std::string& defines) -> Status {
+    HETERO_TRY(
+        OpenClProgram * program,
+        context.programs.get(
+            name, source({opencl_kernels::common, kernels}),
+            options(context, fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
+                                         graph.value(op.inputs[1]).dtype == DType::kF16 ? " -DCACHE_F16" : "",
+                                         defines))));
+    HETERO_TRY(cl_kernel kernel, program->kernel("attention"));
+    made->blocks.push_back({kernel, queries});
+    return {};
+  };
+  if (context.shape.cpu) {
+    HETERO_RETURN_IF_ERROR(add("attention", opencl_kernels::attention_cpu, kCpuAttentionQueries, ""));
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
-  made->queries = kCpuAttentionQueries;
-  if (!context.shape.cpu) {
-    const AttentionTile tile = *attention_tile(context.device, attention.head_dim);
-    made->queries = tile.queries;
-    defines += fmt::format(" -DQUERIES={} -DKEYS={}", tile.queries, tile.keys);
+  // For one token, a block of just its query heads; for many, as large as pays.
+  const auto group = static_cast<uint64_t>(attention.heads / attention.kv_heads);
+  const auto few = std::clamp<int64_t>(static_cast<int64_t>(std::bit_ceil(group)), kGpuAttentionFewQueries,
+                                       kGpuAttentionQueries);
+  for (const int64_t queries : {few, kGpuAttentionQueries}) {
+    const AttentionTile tile = *attention_tile(context.device, attention.head_dim, queries);
+    if (made->blocks.empty() || tile.queries > made->blocks.back().queries) {
+      HETERO_RETURN_IF_ERROR(add(fmt::format("attention-{}", tile.queries), opencl_kernels::attention_gpu,
+                                 tile.queries,
+                                 fmt::format(" -DQUERIES={} -DKEYS={}", tile.queries, tile.keys)));
+    }
   }
-  const std::string_view kernels =
-      context.shape.cpu ? opencl_kernels::attention_cpu : opencl_kernels::attention_gpu;
-  HETERO_TRY(OpenClProgram * program,
-             context.programs.get("attention", source({opencl_kernels::common, kernels}),
-                                  options(context, defines)));
-  HETERO_TRY(made->kernel, program->kernel("attention"));
   return std::unique_ptr<OpenClExecutable>(std::move(made));
 }
 
@@ -400,7 +438,7 @@ Status opencl_supports(const OpenClContext& context, const Graph& graph, const O
     }
   }
   if (const auto* attention = op.as<Attention>()) {
-    if (!context.shape.cpu && !attention_tile(context.device, attention->head_dim)) {
+    if (!context.shape.cpu && !attention_tile(context.device, attention->head_dim, 1)) {
       return unsupported(fmt::format("{}: {}: heads of {} do not fit the local memory of {} bytes", device,
                                      op.name, attention->head_dim, context.device.local_bytes));
     }

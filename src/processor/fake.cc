@@ -41,7 +41,7 @@ void store(const Binding& binding, DType dtype, int64_t index, float value) {
 }
 
 void compute(const FakeExecutable& executable, int64_t tokens, int64_t position, const std::vector<Binding>& inputs,
-             const std::vector<Binding>& outputs) {
+             const std::vector<Binding>& outputs, float error) {
   const Graph& graph = *executable.graph;
   const Op& op = graph.op(executable.slice.op);
   // A graph of this operator alone, so that the reference allocates for nothing else.
@@ -74,7 +74,7 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
     for (int64_t t = cache ? position : 0; t < rows(op.outputs[i]); ++t) {
       for (int64_t c = begin; c < end; ++c) {
         store(outputs[i], value.dtype, t * outputs[i].stride + c - begin,
-              reference.value(op.outputs[i])[static_cast<size_t>(t * value.cols + c)]);
+              (1.0f + error) * reference.value(op.outputs[i])[static_cast<size_t>(t * value.cols + c)]);
       }
     }
   }
@@ -176,7 +176,7 @@ Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& 
     if (number == script_.fail_at) {
       return device_lost(fmt::format("{}: scripted failure of submission {}", info_.id, number));
     }
-    compute(fake, tokens, position, inputs, outputs);
+    compute(fake, tokens, position, inputs, outputs, script_.error);
     return {};
   });
 }

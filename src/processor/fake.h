@@ -21,6 +21,7 @@ struct FakeScript {
   Nanos delay{};                     // before each submission's work
   uint64_t fail_at = 0;              // this submission fails with kDeviceLost; 0: none
   bool fail_compile = false;
+  float error = 0.0f;                // relative error of every result
 };
 
 class FakeProcessor : public Processor {

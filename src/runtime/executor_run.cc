@@ -46,11 +46,12 @@ Status Executor::drain() {
   for (size_t p = 0; p < processors_.size(); ++p) {
     processors_[p]->flush();
   }
-  for (const Fence& fence : last_) {
+  for (Fence& fence : last_) {
     const Status status = fence.wait();
     if (first.ok()) {
       first = status;
     }
+    fence = {};  // a failure is reported once; a pass without this processor is not concerned
   }
   return first;
 }

@@ -13,7 +13,9 @@ namespace {
 
 constexpr const char* kMergesKey = "tokenizer.ggml.merges";
 
-bool never_in_utf8(uint8_t byte) { return byte == 0xC0 || byte == 0xC1 || byte >= 0xF5; }
+bool never_in_utf8(uint8_t byte) {
+  return byte == 0xC0 || byte == 0xC1 || byte >= 0xF5;
+}
 
 // Undoes the spaces that a word-level tokenizer puts in front of punctuation, in the three passes of
 // Hugging Face's clean_up_tokenization as llama.cpp's detokenizer performs them.
@@ -52,7 +54,9 @@ std::string clean_spaces(const std::string& text) {
 
 }  // namespace
 
-void BpeTokenizer::MergeTable::reserve(size_t merges) { slots_.assign(std::bit_ceil(2 * merges + 1), {}); }
+void BpeTokenizer::MergeTable::reserve(size_t merges) {
+  slots_.assign(std::bit_ceil(2 * merges + 1), {});
+}
 
 size_t BpeTokenizer::MergeTable::slot(uint64_t key) const {
   size_t i = (key * 0x9E3779B97F4A7C15u) >> 32;  // Fibonacci hashing, upper bits
@@ -90,12 +94,12 @@ Result<std::unique_ptr<BpeTokenizer>> BpeTokenizer::create(const GgufFile& file,
   }
   HETERO_TRY(const MetaArray* merges, file.get_array(kMergesKey));
   if (merges->strings.size() != merges->size) {
-    return malformed(fmt::format("{}: '{}' must be an array of strings, found element type {}", file.path(), kMergesKey,
-                                 merges->element_type));
+    return malformed(fmt::format("{}: '{}' must be an array of strings, found element type {}", file.path(),
+                                 kMergesKey, merges->element_type));
   }
   if (merges->size > static_cast<size_t>(std::numeric_limits<int32_t>::max()) / 4) {
-    return malformed(fmt::format("{}: '{}' has {} elements, expected fewer than 2^29", file.path(), kMergesKey,
-                                 merges->size));
+    return malformed(fmt::format("{}: '{}' has {} elements, expected fewer than 2^29", file.path(),
+                                 kMergesKey, merges->size));
   }
 
   std::unique_ptr<BpeTokenizer> t(new BpeTokenizer(std::move(vocabulary), std::move(*pretokenizer)));

@@ -48,7 +48,8 @@ class BpeTokenizer final : public VocabTokenizer {
   };
 
   BpeTokenizer(Vocabulary vocabulary, PreTokenizer pretokenizer);
-  void encode_word(std::string_view word, Merger& merger, std::string& spelled, std::vector<TokenId>& ids) const;
+  void encode_word(std::string_view word, Merger& merger, std::string& spelled,
+                   std::vector<TokenId>& ids) const;
 
   PreTokenizer pretokenizer_;
   // A symbol is a token id, or from size() on a text that merges pass through but no token has.

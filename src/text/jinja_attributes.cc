@@ -241,7 +241,11 @@ std::optional<Value> find_attribute(Sandbox& sandbox, const Value& object, std::
     case Kind::kString: return bound(find_string_method(name));
     case Kind::kDict: return has(kDictChanges, name) ? unsafe() : bound(dict_method(name));
     case Kind::kList: return has(kListChanges, name) ? unsafe() : bound(sequence_method(object.kind(), name));
-    case Kind::kTuple: return bound(sequence_method(object.kind(), name));
+    case Kind::kTuple:
+      if ((name == "grouper" || name == "list") && dynamic_cast<GroupObject*>(object.object()) != nullptr) {
+        return object.items()[name == "grouper" ? 0 : 1];
+      }
+      return bound(sequence_method(object.kind(), name));
     case Kind::kRange: {
       const RangeObject& r = object.as<RangeObject>();
       if (name == "start" || name == "stop" || name == "step") {

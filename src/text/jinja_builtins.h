@@ -35,6 +35,11 @@ std::optional<Value> find_cycler_attribute(Sandbox& sandbox, const Value& object
 /// A function of the engine itself as a value.
 Value make_function(Sandbox& sandbox, std::string name, Method method, Value self = {});
 
+/// An entry of `groupby`: a pair whose parts also have the names `grouper` and `list`.
+struct GroupObject : ListObject {
+  explicit GroupObject(Sandbox& s) : ListObject(s, Kind::kTuple) {}
+};
+
 /// Matches the arguments of a call with parameters, as Python does.
 class Bound {
  public:

@@ -39,11 +39,10 @@ std::string_view symbol(Operator op) {
 
 [[noreturn]] void int_overflow() { fail("OverflowError", "integers are limited to 127 bits"); }
 
-Int checked(bool overflow, Int value) {
-  if (overflow) {
+void check(bool fits) {
+  if (!fits) {
     int_overflow();
   }
-  return value;
 }
 
 Int floor_divide(Int a, Int b) {
@@ -51,8 +50,7 @@ Int floor_divide(Int a, Int b) {
     fail("ZeroDivisionError", "integer division or modulo by zero");
   }
   if (b == -1) {
-    Int negated = 0;
-    return checked(__builtin_sub_overflow(static_cast<Int>(0), a, &negated), negated);
+    return negate(Value::integer(a)).integer();
   }
   const Int quotient = a / b;
   return quotient - (a % b != 0 && (a % b < 0) != (b < 0) ? 1 : 0);
@@ -69,7 +67,7 @@ Int int_power(Int base, Int exponent) {
     if (exponent > 0) {
       overflow = __builtin_mul_overflow(base, base, &base) || overflow;
     }
-    checked(overflow, 0);
+    check(!overflow);
   }
   return result;
 }
@@ -130,9 +128,9 @@ Value real_arithmetic(Operator op, double a, double b) {
 Value int_arithmetic(Operator op, Int a, Int b) {
   Int result = 0;
   switch (op) {
-    case Operator::kAdd: return Value::integer(checked(__builtin_add_overflow(a, b, &result), result));
-    case Operator::kSubtract: return Value::integer(checked(__builtin_sub_overflow(a, b, &result), result));
-    case Operator::kMultiply: return Value::integer(checked(__builtin_mul_overflow(a, b, &result), result));
+    case Operator::kAdd: check(!__builtin_add_overflow(a, b, &result)); return Value::integer(result);
+    case Operator::kSubtract: check(!__builtin_sub_overflow(a, b, &result)); return Value::integer(result);
+    case Operator::kMultiply: check(!__builtin_mul_overflow(a, b, &result)); return Value::integer(result);
     case Operator::kDivide:
       if (b == 0) {
         fail("ZeroDivisionError", "division by zero");

@@ -11,7 +11,7 @@ namespace {
 
 class Parser : public ExpressionParser {
  public:
-  using ExpressionParser::ExpressionParser;
+  Parser(std::vector<Token> tokens, const TemplateLimits& limits) : ExpressionParser(std::move(tokens), limits) {}
 
   std::unique_ptr<Template> run() {
     template_->body = body({}, "");

@@ -1,6 +1,8 @@
 #include "text/jinja_text.h"
 
 #include <fmt/format.h>
+#include <unicode/brkiter.h>
+#include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
 

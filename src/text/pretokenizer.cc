@@ -184,7 +184,8 @@ Result<PreTokenizer> PreTokenizer::create(std::string_view name) {
   const auto* entry =
       std::find_if(std::begin(kEntries), std::end(kEntries), [&](const Entry& e) { return e.name == name; });
   if (entry == std::end(kEntries)) {
-    return unsupported(fmt::format("'tokenizer.ggml.pre' is '{:.64}', which is not a pre-tokenizer known here", name));
+    return unsupported(
+        fmt::format("'tokenizer.ggml.pre' is '{:.64}', which is not a pre-tokenizer known here", name));
   }
   auto impl = std::make_unique<Impl>();
   for (const std::string_view pattern : entry->patterns) {
@@ -196,7 +197,8 @@ Result<PreTokenizer> PreTokenizer::create(std::string_view name) {
 
 Result<std::vector<std::string_view>> PreTokenizer::split(std::string_view text) const {
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-    return invalid_argument(fmt::format("a text of {} bytes is too long, expected fewer than 2^31", text.size()));
+    return invalid_argument(
+        fmt::format("a text of {} bytes is too long, expected fewer than 2^31", text.size()));
   }
   const Utf16Text utf16(text);
   const auto length = static_cast<int32_t>(utf16.units.size());

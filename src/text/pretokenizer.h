@@ -15,9 +15,9 @@ class PreTokenizer {
  public:
   /// What `tokenizer.ggml.pre` implies besides the patterns.
   struct Traits {
-    bool whole_words = false;  // a word that is a token is not built from merges
-    bool adds_bos = false;     // where the file does not say
-    bool cleans_spaces = true; // decoding drops the space in " ." and the like
+    bool whole_words = false;   // a word that is a token is not built from merges
+    bool adds_bos = false;      // where the file does not say
+    bool cleans_spaces = true;  // decoding drops the space in " ." and the like
   };
 
   /// An unknown name is an error that names it.

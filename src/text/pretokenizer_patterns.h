@@ -1,9 +1,8 @@
 // The regular expressions behind the names of `tokenizer.ggml.pre`. Names and patterns are those
 // of the models' tokenizer.json files, as llama.cpp (src/llama-vocab.cpp) assigns them to names.
 // Where that list approximates an original (tekken, gpt-4o, case folding), the original is used.
-// Two habits:
-// \s and \S stand for Unicode white space (split_patterns() translates them for ICU), and no
-// pattern may backtrack more than linearly on any text.
+// Two habits: \s and \S stand for Unicode white space (pretokenizer.cc translates them for ICU), and
+// no pattern may backtrack more than linearly on any text.
 #pragma once
 
 #include <string_view>
@@ -23,7 +22,8 @@ inline constexpr std::string_view kQwen2Pattern =
 
 inline constexpr std::string_view kGpt2[] = {kGpt2Pattern};
 inline constexpr std::string_view kStarcoder[] = {R"(\p{N})", kGpt2Pattern};
-inline constexpr std::string_view kFalcon[] = {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern, R"([0-9][0-9][0-9])"};
+inline constexpr std::string_view kFalcon[] = {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern,
+                                               R"([0-9][0-9][0-9])"};
 inline constexpr std::string_view kDefault[] = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)",
                                                 R"([0-9][0-9][0-9])"};
 
@@ -50,6 +50,7 @@ inline constexpr std::string_view kBailingMoe[] = {
 inline constexpr std::string_view kSeedCoder[] = {
     HETERO_CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+)" HETERO_SPACES};
 
+// clang-format off: one alternative a line
 inline constexpr std::string_view kTekken[] = {
     R"([^\r\n\p{L}\p{N}]?)" HETERO_UPPER "*" HETERO_LOWER "+"
     R"(|[^\r\n\p{L}\p{N}]?)" HETERO_UPPER "+" HETERO_LOWER "*"
@@ -59,10 +60,11 @@ inline constexpr std::string_view kGpt4o[] = {
     R"(|[^\r\n\p{L}\p{N}]?)" HETERO_UPPER "+" HETERO_LOWER "*" HETERO_CONTRACTION "?"
     R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" HETERO_SPACES};
 inline constexpr std::string_view kYoutu[] = {
-    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\\u3040-ゟ\\u30A0-ヿ]+",
     R"([^\r\n\p{L}\p{N}]?)" HETERO_UPPER "*" HETERO_LOWER "+" HETERO_CONTRACTION "?"
     R"(|[^\r\n\p{L}\p{N}]?)" HETERO_UPPER "+" HETERO_LOWER "*" HETERO_CONTRACTION "?"
     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" HETERO_SPACES};
+// clang-format on
 
 // The letters are those of the cased scripts, as the original spells them out.
 inline constexpr std::string_view kDeepseekLlm[] = {
@@ -88,12 +90,9 @@ inline constexpr std::string_view kSpark25[] = {
 
 inline constexpr std::string_view kBloom[] = {R"( ?[^(\s|.,!?…。，、।۔،)]+)"};
 inline constexpr std::string_view kViking[] = {R"( ?[^(\s|.,!?…。，、।۔،)]+)", R"(\p{N})"};
-inline constexpr std::string_view kChameleon[] = {R"(<sentinel:[0-9]+>)",
-                                                  R"((?:IMGIMG)[A-I]{1,4}Z)",
-                                                  R"([\t\n]|    |  )",
-                                                  R"(\p{N})",
-                                                  R"([\p{P}!-/\:-@\[-`\{-~])",
-                                                  kGpt2Pattern};
+inline constexpr std::string_view kChameleon[] = {R"(<sentinel:[0-9]+>)",      R"((?:IMGIMG)[A-I]{1,4}Z)",
+                                                  R"([\t\n]|    |  )",         R"(\p{N})",
+                                                  R"([\p{P}!-/\:-@\[-`\{-~])", kGpt2Pattern};
 
 #undef HETERO_CONTRACTION
 #undef HETERO_SPACES

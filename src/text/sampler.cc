@@ -92,7 +92,8 @@ TokenId Sampler::sample(std::span<const float> logits) {
   };
   const auto total = [&](double temperature) {
     double sum = 0;
-    std::for_each(c.begin(), end(), [&](const Candidate& candidate) { sum += weight(candidate, temperature); });
+    std::for_each(c.begin(), end(),
+                  [&](const Candidate& candidate) { sum += weight(candidate, temperature); });
     return sum;
   };
 
@@ -108,7 +109,8 @@ TokenId Sampler::sample(std::span<const float> logits) {
   if (options_.min_p > 0.0f) {  // those at least min_p times as likely as the best
     const double least = options_.min_p;
     count = static_cast<size_t>(
-        std::remove_if(c.begin(), end(), [&](const Candidate& candidate) { return weight(candidate, 1.0) < least; }) -
+        std::remove_if(c.begin(), end(),
+                       [&](const Candidate& candidate) { return weight(candidate, 1.0) < least; }) -
         c.begin());
   }
 

@@ -17,9 +17,13 @@ constexpr std::string_view kSpace = "▁";  // U+2581, what a space is written a
 // The byte that "<0x41>" names; -1 for any other text.
 int byte_of_token(std::string_view text) {
   const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
   };
-  if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>' || digit(text[3]) < 0 || digit(text[4]) < 0) {
+  if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>' || digit(text[3]) < 0 ||
+      digit(text[4]) < 0) {
     return -1;
   }
   return digit(text[3]) * 16 + digit(text[4]);
@@ -40,11 +44,13 @@ Result<std::unique_ptr<SpmTokenizer>> SpmTokenizer::create(const GgufFile& file,
   std::unique_ptr<SpmTokenizer> t(new SpmTokenizer(std::move(vocabulary)));
   const Vocabulary& v = t->vocabulary();
   if (v.scores.empty()) {
-    return malformed(fmt::format("{}: 'tokenizer.ggml.scores' is missing, expected a score for each token of a '{}' vocabulary",
-                                 file.path(), "llama"));
+    return malformed(fmt::format(
+        "{}: 'tokenizer.ggml.scores' is missing, expected a score for each token of a '{}' vocabulary",
+        file.path(), "llama"));
   }
   HETERO_TRY(t->add_space_prefix_, file.get_bool_or("tokenizer.ggml.add_space_prefix", true));
-  HETERO_TRY(t->remove_extra_whitespaces_, file.get_bool_or("tokenizer.ggml.remove_extra_whitespaces", false));
+  HETERO_TRY(t->remove_extra_whitespaces_,
+             file.get_bool_or("tokenizer.ggml.remove_extra_whitespaces", false));
 
   t->byte_tokens_.fill(-1);
   for (size_t i = 0; i < v.texts.size(); ++i) {
@@ -56,8 +62,9 @@ Result<std::unique_ptr<SpmTokenizer>> SpmTokenizer::create(const GgufFile& file,
     }
     const int byte = byte_of_token(v.texts[i]);
     if (byte < 0) {
-      return malformed(fmt::format("{}: 'tokenizer.ggml.tokens'[{}] is a byte token '{:.64}', expected the form '<0x41>'",
-                                   file.path(), i, v.texts[i]));
+      return malformed(
+          fmt::format("{}: 'tokenizer.ggml.tokens'[{}] is a byte token '{:.64}', expected the form '<0x41>'",
+                      file.path(), i, v.texts[i]));
     }
     t->byte_tokens_[static_cast<size_t>(byte)] = static_cast<TokenId>(i);
   }
@@ -87,7 +94,8 @@ std::string SpmTokenizer::normalize(std::string_view text, bool at_start) const 
 Status SpmTokenizer::encode_text(std::string_view raw, bool at_start, std::vector<TokenId>& ids) const {
   const std::string text = normalize(raw, at_start);
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-    return invalid_argument(fmt::format("a text of {} bytes is too long, expected fewer than 2^31", text.size()));
+    return invalid_argument(
+        fmt::format("a text of {} bytes is too long, expected fewer than 2^31", text.size()));
   }
   const std::string_view view = text;
   Merger merger;

@@ -14,14 +14,15 @@ namespace {
 
 // An id that the metadata names, or `fallback` where the key is missing and the vocabulary is large
 // enough to have it.
-Result<TokenId> token_id(const GgufFile& file, const Vocabulary& vocabulary, const char* key, TokenId fallback) {
+Result<TokenId> token_id(const GgufFile& file, const Vocabulary& vocabulary, const char* key,
+                         TokenId fallback) {
   if (file.find(key) == nullptr) {
     return vocabulary.contains(fallback) ? fallback : -1;
   }
   HETERO_TRY(const int64_t id, file.get_int(key));
   if (!vocabulary.contains(id)) {
-    return malformed(fmt::format("{}: '{}' is {}, expected an id below the vocabulary's size {}", file.path(), key, id,
-                                 vocabulary.texts.size()));
+    return malformed(fmt::format("{}: '{}' is {}, expected an id below the vocabulary's size {}", file.path(),
+                                 key, id, vocabulary.texts.size()));
   }
   return static_cast<TokenId>(id);
 }
@@ -61,8 +62,9 @@ Result<std::vector<bool>> tokens_that_strip(const GgufFile& file, const Vocabula
 Result<std::unique_ptr<const Tokenizer>> Tokenizer::load(const GgufFile& file) {
   HETERO_TRY(const std::string model, file.get_string("tokenizer.ggml.model"));
   if (model != "gpt2" && model != "llama") {
-    return unsupported(fmt::format("{}: 'tokenizer.ggml.model' is '{:.64}', expected 'gpt2' (BPE) or 'llama' (SPM)",
-                                   file.path(), model));
+    return unsupported(
+        fmt::format("{}: 'tokenizer.ggml.model' is '{:.64}', expected 'gpt2' (BPE) or 'llama' (SPM)",
+                    file.path(), model));
   }
   HETERO_TRY(Vocabulary loaded, load_vocabulary(file));
   std::unique_ptr<VocabTokenizer> t;
@@ -88,8 +90,10 @@ Result<std::unique_ptr<const Tokenizer>> Tokenizer::load(const GgufFile& file) {
     HETERO_TRY(const TokenId unknown, token_id(file, v, "tokenizer.ggml.unknown_token_id", 0));
     spm->set_unknown(unknown);
   }
-  HETERO_TRY(t->adds_bos_, adds(file, "tokenizer.ggml.add_bos_token", adds_bos, "tokenizer.ggml.bos_token_id", t->bos_));
-  HETERO_TRY(t->adds_eos_, adds(file, "tokenizer.ggml.add_eos_token", false, "tokenizer.ggml.eos_token_id", t->eos_));
+  HETERO_TRY(t->adds_bos_,
+             adds(file, "tokenizer.ggml.add_bos_token", adds_bos, "tokenizer.ggml.bos_token_id", t->bos_));
+  HETERO_TRY(t->adds_eos_,
+             adds(file, "tokenizer.ggml.add_eos_token", false, "tokenizer.ggml.eos_token_id", t->eos_));
   t->size_ = static_cast<int64_t>(v.texts.size());
 
   t->end_tokens_ = known_end_tokens(v);
@@ -108,7 +112,8 @@ bool Tokenizer::is_end(TokenId id) const {
   return std::find(end_tokens_.begin(), end_tokens_.end(), id) != end_tokens_.end();
 }
 
-Result<std::vector<TokenId>> VocabTokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+Result<std::vector<TokenId>> VocabTokenizer::encode(std::string_view text, bool add_special,
+                                                    bool parse_special) const {
   std::vector<TokenId> ids;
   if (add_special && adds_bos_) {
     ids.push_back(bos_);

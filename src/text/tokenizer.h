@@ -27,18 +27,21 @@ class Tokenizer {
   /// Token ids of `text` (any bytes; invalid UTF-8 never fails). With `parse_special`, control
   /// and user-defined tokens written in the text become their ids; user-defined ones do so in any
   /// case. With `add_special`, BOS/EOS are added where the file says so.
-  virtual Result<std::vector<TokenId>> encode(std::string_view text, bool add_special, bool parse_special) const = 0;
+  virtual Result<std::vector<TokenId>> encode(std::string_view text, bool add_special,
+                                              bool parse_special) const = 0;
 
   /// The bytes that one token stands for (a piece may hold part of a UTF-8 character). Control
   /// tokens give nothing unless `with_special`. An id out of range gives nothing.
   virtual std::string piece(TokenId id, bool with_special) const = 0;
 
   /// The bytes of a whole sequence; differs from the joined pieces where the vocabulary puts a
-  /// space in front of the first word (SPM).
+  /// space in front of the first word (SPM), or where it cleans up the spaces before punctuation
+  /// (BPE with some pre-tokenizers).
   virtual std::string decode(const std::vector<TokenId>& ids, bool with_special) const = 0;
 
   int64_t size() const { return size_; }
-  TokenId bos() const { return bos_; }  // -1 where the file names none, likewise below
+  /// -1 where the file names none; SPM then has its fixed ones (BOS 1, EOS 2).
+  TokenId bos() const { return bos_; }
   TokenId eos() const { return eos_; }
   /// Generation ends at any of these: EOS, EOT, EOM and tokens known to mean them.
   bool is_end(TokenId id) const;

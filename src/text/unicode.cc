@@ -32,9 +32,10 @@ Utf8Char decode_utf8(std::string_view bytes) {
   }
   // Lead bytes C0, C1 and F5..FF never occur; the second byte's range excludes overlong forms
   // (E0, F0), surrogates (ED) and codes above U+10FFFF (F4).
-  const uint32_t length = lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                                                        : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                                                      : 0;
+  const uint32_t length = lead >= 0xC2 && lead < 0xE0   ? 2
+                          : lead >= 0xE0 && lead < 0xF0 ? 3
+                          : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                        : 0;
   if (length == 0 || bytes.size() < length) {
     return {};
   }
@@ -72,7 +73,9 @@ void append_utf8(std::string& out, char32_t code) {
   }
 }
 
-char32_t byte_alphabet_char(uint8_t byte) { return kByteAlphabet.chars[byte]; }
+char32_t byte_alphabet_char(uint8_t byte) {
+  return kByteAlphabet.chars[byte];
+}
 
 int byte_of_alphabet_char(char32_t code) {
   return code < kByteAlphabet.bytes.size() ? kByteAlphabet.bytes[code] : -1;

@@ -53,7 +53,7 @@ TEST(Utf8Stream, SurrogatesOverlongFormsAndTooLargeCodesAreReplaced) {
 }
 
 TEST(Unicode, EveryCharacterSurvivesEncodingAndDecoding) {
-  for (char32_t code = 0; code <= 0x10FFFF; ++code) {
+  for (uint32_t code = 0; code <= 0x10FFFF; ++code) {
     std::string bytes;
     append_utf8(bytes, code);
     const Utf8Char c = decode_utf8(bytes);
@@ -62,7 +62,7 @@ TEST(Unicode, EveryCharacterSurvivesEncodingAndDecoding) {
       continue;
     }
     ASSERT_TRUE(c.valid) << code;
-    ASSERT_EQ(c.code, code);
+    ASSERT_EQ(static_cast<uint32_t>(c.code), code);
     ASSERT_EQ(c.length, bytes.size());
     if (code % 97 == 0 || code < 0x900) {
       ASSERT_EQ(streamed(bytes), bytes) << code;

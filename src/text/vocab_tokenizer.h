@@ -12,7 +12,8 @@ namespace hetero {
 
 class VocabTokenizer : public Tokenizer {
  public:
-  Result<std::vector<TokenId>> encode(std::string_view text, bool add_special, bool parse_special) const final;
+  Result<std::vector<TokenId>> encode(std::string_view text, bool add_special,
+                                      bool parse_special) const final;
 
  protected:
   explicit VocabTokenizer(Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}

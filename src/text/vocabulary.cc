@@ -19,30 +19,52 @@ constexpr size_t kLongestSpecialToken = 1024;
 // Texts of tokens after which generation ends, in the files of the common model families; llama.cpp
 // (src/llama-vocab.cpp) keeps such a list too. Files often give these tokens the wrong type.
 constexpr std::string_view kEndTexts[] = {
-    "<|eot_id|>",      "<|eom_id|>",        "<|im_end|>",
-    "<|end|>",         "<|return|>",        "<|call|>",
-    "<|calls|>",       "<|flush|>",         "<end_of_turn>",
-    "<|endoftext|>",   "<|end_of_text|>",   "</s>",
-    "<EOT>",           "_<EOT>",            "[EOT]",
-    "[EOS]",           "<eos>",             "<end_of_utterance>",
-    "<turn|>",         "<|tool_response>",  "<｜end▁of▁sentence｜>",
-    "<|fim_pad|>",     "<fim-pad>",         "<fim_pad>",
-    "<PAD>",           "[PAD]",             "<|fim_repo|>",
-    "<|repo_name|>",   "<fim-repo>",        "<REPO>",
-    "<reponame>",      "<|file_sep|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<eos>",
+    "<end_of_utterance>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
 };
 
 // Fill-in-the-middle marks: control tokens, but not the end of anything.
 constexpr std::string_view kControlTexts[] = {
-    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
-    "<|code_prefix|>", "<|prefix|>", "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>",
-    "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>", "<|fim_middle|>", "<fim-middle>",
-    "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>",
+    "<|fim_prefix|>", "<fim-prefix>",    "<fim_prefix>",    "<｜fim▁begin｜>", "<PRE>",
+    "▁<PRE>",         "<|code_prefix|>", "<|prefix|>",      "<|fim_suffix|>",  "<fim-suffix>",
+    "<fim_suffix>",   "<｜fim▁hole｜>",  "<SUF>",           "▁<SUF>",          "<|code_suffix|>",
+    "<|suffix|>",     "<|fim_middle|>",  "<fim-middle>",    "<fim_middle>",    "<｜fim▁end｜>",
+    "<MID>",          "▁<MID>",          "<|code_middle|>", "<|middle|>",
 };
 
 Status wrong_count(const GgufFile& file, const char* key, size_t found, size_t expected) {
-  return malformed(fmt::format("{}: '{}' has {} elements, expected {}, one for each of '{}'", file.path(), key,
-                               found, expected, kTokensKey));
+  return malformed(fmt::format("{}: '{}' has {} elements, expected {}, one for each of '{}'", file.path(),
+                               key, found, expected, kTokensKey));
 }
 
 Status wrong_elements(const GgufFile& file, const char* key, const char* expected, const MetaArray& found) {
@@ -66,8 +88,8 @@ Status load_types(const GgufFile& file, Vocabulary& v) {
     const int64_t type =
         types->signeds.empty() ? static_cast<int64_t>(types->unsigneds[i]) : types->signeds[i];
     if (type < 0 || type > static_cast<int64_t>(TokenType::kByte)) {
-      return malformed(
-          fmt::format("{}: '{}'[{}] is {}, expected a token type from 0 to 6", file.path(), kTypesKey, i, type));
+      return malformed(fmt::format("{}: '{}'[{}] is {}, expected a token type from 0 to 6", file.path(),
+                                   kTypesKey, i, type));
     }
     v.types[i] = static_cast<TokenType>(type);
   }
@@ -129,8 +151,9 @@ Result<Vocabulary> load_vocabulary(const GgufFile& file) {
     }
     const auto [it, added] = v.by_text.emplace(v.texts[i], static_cast<TokenId>(i));
     if (!added) {
-      return malformed(fmt::format("{}: '{}'[{}] and [{}] are the same token '{:.64}', expected distinct texts",
-                                   file.path(), kTokensKey, it->second, i, v.texts[i]));
+      return malformed(
+          fmt::format("{}: '{}'[{}] and [{}] are the same token '{:.64}', expected distinct texts",
+                      file.path(), kTokensKey, it->second, i, v.texts[i]));
     }
   }
   HETERO_RETURN_IF_ERROR(load_types(file, v));
@@ -138,8 +161,9 @@ Result<Vocabulary> load_vocabulary(const GgufFile& file) {
   // A vocabulary-only file has no embedding; a model's must have a row for each token.
   if (const Tensor* embedding = file.find_tensor("token_embd.weight");
       embedding != nullptr && embedding->rows() != static_cast<int64_t>(v.texts.size())) {
-    return malformed(fmt::format("{}: '{}' has {} tokens, but tensor 'token_embd.weight' has {} rows, expected as many",
-                                 file.path(), kTokensKey, v.texts.size(), embedding->rows()));
+    return malformed(
+        fmt::format("{}: '{}' has {} tokens, but tensor 'token_embd.weight' has {} rows, expected as many",
+                    file.path(), kTokensKey, v.texts.size(), embedding->rows()));
   }
   const auto make_control = [&](std::string_view text) {
     if (const TokenId id = v.find(text); id >= 0 && v.type(id) != TokenType::kUnknown) {
@@ -157,7 +181,8 @@ std::vector<TokenId> known_end_tokens(const Vocabulary& v) {
   for (const std::string_view text : kEndTexts) {
     // Where a format has marks for the end of a turn beside it, <|end|> only ends one message of
     // several (OpenAI's harmony, Solar Open); Gemma 4 keeps </s> without using it.
-    if (text == "<|end|>" && ((has("<|return|>") && has("<|call|>")) || (has("<|calls|>") && has("<|flush|>")))) {
+    if (text == "<|end|>" &&
+        ((has("<|return|>") && has("<|call|>")) || (has("<|calls|>") && has("<|flush|>")))) {
       continue;
     }
     if (text == "</s>" && has("<|tool_response>")) {
@@ -183,12 +208,13 @@ Result<SpecialTokens> SpecialTokens::build(const GgufFile& file, const Vocabular
       continue;
     }
     if (text.size() > kLongestSpecialToken) {
-      return unsupported(fmt::format("{}: '{}'[{}] is a special token of {} bytes, expected at most {}", file.path(),
-                                     kTokensKey, i, text.size(), kLongestSpecialToken));
+      return unsupported(fmt::format("{}: '{}'[{}] is a special token of {} bytes, expected at most {}",
+                                     file.path(), kTokensKey, i, text.size(), kLongestSpecialToken));
     }
     uint32_t node = 0;
     for (const char byte : text) {
-      const auto [it, added] = result.edges_.emplace(edge(node, byte), static_cast<uint32_t>(result.nodes_.size()));
+      const auto [it, added] =
+          result.edges_.emplace(edge(node, byte), static_cast<uint32_t>(result.nodes_.size()));
       if (added) {
         result.nodes_.emplace_back();
       }

@@ -2,10 +2,14 @@
 // 2205.14135) on GPUs: one work-group for each kv head (dimension 0) and block of query rows
 // (dimension 1). Query heads that share a kv head are rows of one block, so each key is read once
 // for all of them: row r is head r % group of token r / group.
-// Host: HEAD_DIM, CACHE_F16, QUERIES and KEYS so that the tiles fit the local memory.
+// Rows behind the last one repeat it, unstored. Host: HEAD_DIM, CACHE_F16, QUERIES and KEYS so that
+// the tiles fit the local memory.
 
 #define STRIDE (HEAD_DIM + 1)  // odd or not, neighbours' rows start in different banks
 #define OWNED ((QUERIES * HEAD_DIM + LANES - 1) / LANES)  // outputs of one work-item
+
+// A score below all others. Not -INFINITY: some compilers take infinities for granted never to occur.
+#define LOWEST -1e30f
 
 #ifdef CACHE_F16
 #define CACHE_TYPE half
@@ -24,7 +28,6 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
   local float rows[KEYS * STRIDE];
   local float scores[QUERIES * KEYS];
   local float top[QUERIES];
-  local float total[QUERIES];
   local float keep[QUERIES];
   const int lane = get_local_id(0);
   const int kv_head = get_group_id(0);
@@ -41,13 +44,15 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     const int row = min(first + e / HEAD_DIM, tokens * group - 1);
     queries[e] = scale * q[row / group * q_stride + (kv_head * group + row % group) * HEAD_DIM + e % HEAD_DIM];
   }
-  for (int r = lane; r < QUERIES; r += LANES) {
-    top[r] = -INFINITY;
-    total[r] = 0.0f;
+  if (lane < QUERIES) {
+    top[lane] = LOWEST;
   }
+  // The sum of a row's weights is as cheap to make for each output as to share.
   float sums[OWNED];
+  float totals[OWNED];
   for (int o = 0; o < OWNED; ++o) {
     sums[o] = 0.0f;
+    totals[o] = 0.0f;
   }
   const int seen = position + (first + count - 1) / group + 1;  // by the block's last row
   for (int begin = 0; begin < seen; begin += KEYS) {
@@ -58,30 +63,27 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
       rows[j * STRIDE + i] = j < keys ? CACHE1(k_cache + (begin + j) * k_stride + i) : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int e = lane; e < count * KEYS; e += LANES) {
+    for (int e = lane; e < QUERIES * KEYS; e += LANES) {
       const int r = e / KEYS;
       const int j = e % KEYS;
       float dot_product = 0.0f;
       for (int i = 0; i < HEAD_DIM; ++i) {
         dot_product = fma(queries[r * HEAD_DIM + i], rows[j * STRIDE + i], dot_product);
       }
-      scores[e] = j < keys && begin + j <= position + (first + r) / group ? dot_product : -INFINITY;
+      scores[e] = j < keys && begin + j <= position + min(first + r, tokens * group - 1) / group ? dot_product : LOWEST;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int r = lane; r < count; r += LANES) {
-      float m = top[r];
+    if (lane < QUERIES) {  // QUERIES <= LANES
+      float m = top[lane];
       for (int j = 0; j < KEYS; ++j) {
-        m = fmax(m, scores[r * KEYS + j]);
+        m = fmax(m, scores[lane * KEYS + j]);
       }
-      float sum = 0.0f;
-      for (int j = 0; j < KEYS; ++j) {
-        const float p = exp(scores[r * KEYS + j] - m);
-        scores[r * KEYS + j] = p;
-        sum += p;
-      }
-      keep[r] = exp(top[r] - m);
-      total[r] = total[r] * keep[r] + sum;
-      top[r] = m;
+      keep[lane] = exp(top[lane] - m);
+      top[lane] = m;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int e = lane; e < QUERIES * KEYS; e += LANES) {
+      scores[e] = exp(scores[e] - top[e / KEYS]);
     }
     for (int e = lane; e < KEYS * HEAD_DIM; e += LANES) {
       const int j = e / HEAD_DIM;
@@ -92,12 +94,16 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     for (int o = 0; o < OWNED; ++o) {
       const int e = lane + o * LANES;
       const int r = e / HEAD_DIM;
-      if (r < count) {
+      if (r < QUERIES) {
         float sum = sums[o] * keep[r];
+        float total = totals[o] * keep[r];
         for (int j = 0; j < KEYS; ++j) {
-          sum = fma(scores[r * KEYS + j], rows[j * STRIDE + e % HEAD_DIM], sum);
+          const float p = scores[r * KEYS + j];
+          sum = fma(p, rows[j * STRIDE + e % HEAD_DIM], sum);
+          total += p;
         }
         sums[o] = sum;
+        totals[o] = total;
       }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -107,7 +113,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     const int r = e / HEAD_DIM;
     if (r < count) {
       const int row = first + r;
-      a[row / group * a_stride + (kv_head * group + row % group) * HEAD_DIM + e % HEAD_DIM] = sums[o] / total[r];
+      a[row / group * a_stride + (kv_head * group + row % group) * HEAD_DIM + e % HEAD_DIM] = sums[o] / totals[o];
     }
   }
 }

@@ -24,7 +24,17 @@
 #define BLOCK 32
 #endif
 
+#if CPU_SHAPE
+// A block's scale. A half's bits at the place of a float's are the value times 2^-112, subnormals
+// included; scales are neither infinite nor NaN. Some compilers for CPUs call a function for
+// vload_half. GPUs have an instruction, and may flush the subnormal floats that this needs.
+inline float half_at(global const uchar* p) {
+  const uint bits = *(global const ushort*)p;
+  return as_float((bits & 0x8000u) << 16 | as_uint(as_float((bits & 0x7fffu) << 13) * 0x1p112f));
+}
+#else
 inline float half_at(global const uchar* p) { return vload_half(0, (global const half*)p); }
+#endif
 inline uchar8 bytes8(global const uchar* p) { return as_uchar8(vload4(0, (global const ushort*)p)); }
 
 // Elements 8*part .. 8*part+7 of a block.
@@ -45,6 +55,32 @@ inline float8 block8(global const uchar* block, int part) {
 #define BLOCK_BYTES 34
 inline float8 block8(global const uchar* block, int part) {
   return convert_float8(as_char8(bytes8(block + 2 + 8 * part))) * half_at(block);
+}
+#endif
+
+// The dot product of a block and 32 floats, as eight partial sums. Types of 4 bits use each load
+// for both halves of the block, and scale sums instead of elements.
+#if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
+inline float8 block_dot(global const uchar* block, float8 x0, float8 x1, float8 x2, float8 x3, float8 sum) {
+#if defined(WEIGHT_Q4_0)
+  const int8 q0 = convert_int8(bytes8(block + 2)), q1 = convert_int8(bytes8(block + 10));
+  const float d = half_at(block), m = -8.0f * d;
+#else
+  const int8 q0 = convert_int8(bytes8(block + 4)), q1 = convert_int8(bytes8(block + 12));
+  const float d = half_at(block), m = half_at(block + 2);
+#endif
+  float8 s = convert_float8(q0 & 15) * x0;
+  float8 t = convert_float8(q1 & 15) * x1;
+  s = fma(convert_float8(q0 >> 4), x2, s);
+  t = fma(convert_float8(q1 >> 4), x3, t);
+  return fma((float8)(d), s + t, fma((float8)(m), (x0 + x1) + (x2 + x3), sum));
+}
+#elif BLOCK == 32
+inline float8 block_dot(global const uchar* block, float8 x0, float8 x1, float8 x2, float8 x3, float8 sum) {
+  sum = fma(block8(block, 0), x0, sum);
+  sum = fma(block8(block, 1), x1, sum);
+  sum = fma(block8(block, 2), x2, sum);
+  return fma(block8(block, 3), x3, sum);
 }
 #endif
 

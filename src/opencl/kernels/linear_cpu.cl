@@ -121,10 +121,8 @@ kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long 
     for (int i = 0; i < k; i += 32, row0 += BLOCK_BYTES, row1 += BLOCK_BYTES) {
       const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
       const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
-      a0 = fma(block8(row0, 0), x0, a0), a1 = fma(block8(row0, 1), x1, a1);
-      b0 = fma(block8(row1, 0), x0, b0), b1 = fma(block8(row1, 1), x1, b1);
-      a0 = fma(block8(row0, 2), x2, a0), a1 = fma(block8(row0, 3), x3, a1);
-      b0 = fma(block8(row1, 2), x2, b0), b1 = fma(block8(row1, 3), x3, b1);
+      a0 = block_dot(row0, x0, x1, x2, x3, a0);
+      b0 = block_dot(row1, x0, x1, x2, x3, b0);
     }
 #else
     int i = 0;

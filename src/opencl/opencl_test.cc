@@ -1,0 +1,351 @@
+#include "opencl/opencl.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/threads.h"
+#include "opencl/device.h"
+#include "opencl/opencl_processor.h"
+#include "processor/conformance.h"
+
+namespace hetero {
+namespace {
+
+/// Sets an environment variable until it goes out of scope.
+class ScopedEnv {
+ public:
+  ScopedEnv(const char* name, const std::string& value) : name_(name) { setenv(name, value.c_str(), 1); }
+  ~ScopedEnv() { unsetenv(name_); }
+  ScopedEnv(const ScopedEnv&) = delete;
+  ScopedEnv& operator=(const ScopedEnv&) = delete;
+
+ private:
+  const char* name_;
+};
+
+class OpenCl : public testing::Test {
+ protected:
+  void SetUp() override {
+    found_ = find_opencl();
+    if (found_.empty()) {
+      GTEST_SKIP() << "no OpenCL device on this machine";
+    }
+    dir_ = std::filesystem::temp_directory_path() / ("hetero_opencl_test_" + std::to_string(getpid()));
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  std::unique_ptr<OpenClProcessor> open(OpenOptions options = {}) {
+    auto opened = found_[0].open(found_[0].info, options);
+    EXPECT_TRUE(opened.ok()) << opened.status().message();
+    return opened.ok() ? std::unique_ptr<OpenClProcessor>(static_cast<OpenClProcessor*>(opened->release()))
+                       : nullptr;
+  }
+
+  void expect_conformance(const std::string& only) {
+    OpenOptions options;
+    options.cache_dir = dir_.string();
+    const auto processor = open(options);
+    ASSERT_NE(processor, nullptr);
+    const ConformanceReport report = run_conformance(*processor, {only, true});
+    EXPECT_GT(report.passed, 0);
+    for (const std::string& failure : report.failures) {
+      ADD_FAILURE() << failure;
+    }
+    EXPECT_TRUE(report.skipped.empty()) << report.skipped[0];
+  }
+
+  std::vector<FoundProcessor> found_;
+  std::filesystem::path dir_;
+};
+
+/// y [4,n] = x [4,k] W^T with W all ones, and everything that it takes.
+struct Product {
+  static constexpr int64_t kTokens = 4;
+  static constexpr int64_t kN = 24;
+  static constexpr int64_t kK = 32;
+  std::vector<float> ones = std::vector<float>(kN * kK, 1.0f);
+  Graph graph;
+  PageMemory x = PageMemory::allocate(kTokens * kK * 4).value();
+  PageMemory y = PageMemory::allocate(kTokens * kN * 4).value();
+  std::unique_ptr<Buffer> x_buffer;
+  std::unique_ptr<Buffer> y_buffer;
+  std::unique_ptr<Executable> executable;
+
+  explicit Product(Processor& processor) {
+    graph.weights.push_back({"ones", DType::kF32, kN, kK, reinterpret_cast<const std::byte*>(ones.data())});
+    graph.values.push_back({"x", Rows::kTokens, kK, DType::kF32});
+    graph.values.push_back({"y", Rows::kTokens, kN, DType::kF32});
+    Op op;
+    op.name = "product";
+    op.params = Linear{};
+    op.inputs = {0};
+    op.outputs = {1};
+    op.weights = {0};
+    graph.ops.push_back(op);
+    std::fill_n(reinterpret_cast<float*>(x.data()), kTokens * kK, 0.5f);
+    x_buffer = processor.import(x.data(), x.size()).value();
+    y_buffer = processor.import(y.data(), y.size()).value();
+    executable = processor.compile(graph, {0, 0, kN}, kTokens).value();
+  }
+
+  Result<Fence> submit(Processor& processor, int64_t tokens) const {
+    const Binding in{x_buffer.get(), 0, kK};
+    const Binding out{y_buffer.get(), 0, kN};
+    return processor.submit(*executable, {tokens, 0, {&in, 1}, {&out, 1}});
+  }
+  float at(int64_t i) const { return reinterpret_cast<const float*>(y.data())[i]; }
+};
+
+TEST_F(OpenCl, DevicesAreDescribedAndStandInsComeLast) {
+  for (size_t i = 0; i < found_.size(); ++i) {
+    const ProcessorInfo& info = found_[i].info;
+    EXPECT_EQ(info.kind, "gpu");
+    EXPECT_EQ(info.provider, "opencl");
+    EXPECT_FALSE(info.name.empty());
+    EXPECT_FALSE(info.driver.empty());
+    EXPECT_GT(info.memory_bytes, 0);
+    EXPECT_FALSE(info.features.empty());
+    EXPECT_TRUE(i == 0 || found_[i - 1].info.stand_in <= info.stand_in);
+  }
+}
+
+TEST_F(OpenCl, ConformsInTheDevicesOwnWay) {
+  expect_conformance("");
+}
+
+TEST_F(OpenCl, ConformsWithBuffersOfItsOwn) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  expect_conformance("stacked");
+  expect_conformance("hd=24");
+}
+
+TEST_F(OpenCl, ConformsWithBuffersOverHostMemory) {
+  if (!found_[0].info.unified_memory) {
+    GTEST_SKIP() << found_[0].info.name << " does not share memory with the host";
+  }
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "host");
+  expect_conformance("stacked");
+  expect_conformance("hd=24");
+}
+
+TEST_F(OpenCl, ConformsWithTheOtherShapeOfKernels) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", found_[0].info.stand_in ? "gpu" : "cpu");
+  expect_conformance("");
+}
+
+TEST_F(OpenCl, UnknownSettingIsNamed) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "magic");
+  const auto opened = found_[0].open(found_[0].info, {});
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.status().message().find("HETERO_OPENCL_MEMORY=magic"), std::string::npos);
+}
+
+TEST_F(OpenCl, SecondStartBuildsNothing) {
+  OpenOptions options;
+  options.cache_dir = dir_.string();
+  const auto first = open(options);
+  ASSERT_NE(first, nullptr);
+  const Product product(*first);
+  EXPECT_GT(first->programs_built(), 0);
+  const auto second = open(options);
+  ASSERT_NE(second, nullptr);
+  const Product again(*second);
+  EXPECT_EQ(second->programs_built(), 0);
+  EXPECT_GT(second->programs_loaded(), 0);
+  const auto fence = again.submit(*second, Product::kTokens);
+  ASSERT_TRUE(fence.ok()) << fence.status().message();
+  EXPECT_TRUE(fence->wait().ok());
+}
+
+TEST_F(OpenCl, BrokenCacheFilesAreBuiltAnew) {
+  OpenOptions options;
+  options.cache_dir = dir_.string();
+  const auto first = open(options);
+  ASSERT_NE(first, nullptr);
+  const Product product(*first);
+  int broken = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(dir_)) {
+    const auto size = std::filesystem::file_size(entry.path());
+    if (broken % 2 == 0) {
+      std::filesystem::resize_file(entry.path(), size / 2);
+    } else {
+      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<std::streamoff>(size) - 20);
+      file << "twenty other bytes!!";
+    }
+    ++broken;
+  }
+  ASSERT_GT(broken, 1);
+  const auto second = open(options);
+  ASSERT_NE(second, nullptr);
+  const Product again(*second);
+  EXPECT_EQ(second->programs_built(), broken);
+  EXPECT_EQ(second->programs_loaded(), 0);
+}
+
+TEST_F(OpenCl, TransferMovesTheRegionAndNothingElse) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  ASSERT_FALSE(processor->traits().coherent);
+  constexpr Bytes kSize = 4096;
+  const PageMemory host = PageMemory::allocate(kSize).value();
+  std::memset(host.data(), 1, kSize);
+  const auto buffer = processor->import(host.data(), kSize).value();
+  // On the device: 2 in the region, 1 elsewhere. On the host: 3, but for what comes back.
+  const Region up{100, 24, 64, 5};
+  for (int64_t row = 0; row < up.rows; ++row) {
+    std::memset(host.data() + up.offset + row * up.stride, 2, static_cast<size_t>(up.row_bytes));
+  }
+  ASSERT_TRUE(processor->upload(*buffer, up).value().wait().ok());
+  std::memset(host.data(), 3, kSize);
+  const Region down{90, 40, 64, 6};
+  ASSERT_TRUE(processor->download(*buffer, down).value().wait().ok());
+  const auto inside = [](const Region& r, Bytes i) {
+    const Bytes at = i - r.offset;
+    return at >= 0 && at / r.stride < r.rows && at % r.stride < r.row_bytes;
+  };
+  for (Bytes i = 0; i < kSize; ++i) {
+    const int expected = !inside(down, i) ? 3 : inside(up, i) ? 2 : 1;
+    ASSERT_EQ(static_cast<int>(host.data()[i]), expected) << "byte " << i;
+  }
+}
+
+TEST_F(OpenCl, TransferPastTheBufferIsAnError) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const PageMemory host = PageMemory::allocate(4096).value();
+  const auto buffer = processor->import(host.data(), 4096).value();
+  EXPECT_FALSE(processor->upload(*buffer, {4000, 64, 64, 2}).ok());
+}
+
+TEST_F(OpenCl, FailureStaysForAllLaterTickets) {
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const Product product(*processor);
+  const auto good = product.submit(*processor, Product::kTokens);
+  ASSERT_TRUE(good.ok()) << good.status().message();
+  ASSERT_TRUE(good->wait().ok());
+  const auto bad = product.submit(*processor, Product::kTokens + 1);
+  ASSERT_FALSE(bad.ok());
+  EXPECT_NE(bad.status().message().find("product"), std::string::npos);
+  const auto later = product.submit(*processor, 1);
+  ASSERT_FALSE(later.ok());
+  EXPECT_EQ(later.status().message(), bad.status().message());
+  EXPECT_TRUE(good->wait().ok());
+  EXPECT_TRUE(processor->timeline().done(good->ticket + 1));
+  EXPECT_EQ(processor->timeline().wait(good->ticket + 1).message(), bad.status().message());
+}
+
+TEST_F(OpenCl, TicketsOlderThanTheRingAreDone) {
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const Product product(*processor);
+  Fence first;
+  Fence last;
+  for (uint64_t i = 0; i < Timeline::kKeptIntervals + 10; ++i) {
+    const auto fence = product.submit(*processor, 1);
+    ASSERT_TRUE(fence.ok()) << fence.status().message();
+    (i == 0 ? first : last) = *fence;
+  }
+  processor->flush();
+  EXPECT_TRUE(first.wait().ok());
+  EXPECT_TRUE(last.wait().ok());
+  EXPECT_TRUE(last.done());
+  EXPECT_EQ(processor->timeline().interval(first.ticket).end.count(), 0);
+  EXPECT_NE(processor->timeline().interval(last.ticket).end.count(), 0);
+}
+
+TEST_F(OpenCl, IntervalsLieOnTheHostsClock) {
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const Product product(*processor);
+  const Nanos before = now();
+  const auto fence = product.submit(*processor, Product::kTokens);
+  ASSERT_TRUE(fence.ok()) << fence.status().message();
+  ASSERT_TRUE(fence->wait().ok());
+  const Nanos after = now();
+  const Interval interval = processor->timeline().interval(fence->ticket);
+  // The clocks are only related by when a completion was heard of: allow for that delay.
+  constexpr Nanos kSlack = std::chrono::milliseconds(20);
+  EXPECT_LE(interval.begin, interval.end);
+  EXPECT_GT(interval.begin, before - kSlack);
+  EXPECT_LT(interval.end, after + kSlack);
+}
+
+TEST_F(OpenCl, WeightOfAnotherTypeIsNamed) {
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  Product product(*processor);
+  product.graph.weights[0].dtype = DType::kMXFP4;
+  const Status status = processor->supports(product.graph, {0, 0, Product::kN});
+  EXPECT_EQ(status.code(), Code::kUnsupported);
+  EXPECT_NE(status.message().find("ones of type MXFP4"), std::string::npos) << status.message();
+}
+
+TEST_F(OpenCl, WeightLargerThanABufferIsNamed) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  Product product(*processor);
+  product.graph.weights[0].rows = product.graph.values[1].cols = int64_t{1} << 30;
+  product.graph.weights[0].cols = product.graph.values[0].cols = int64_t{1} << 20;
+  const Status status = processor->supports(product.graph, {0, 0, 8});
+  EXPECT_EQ(status.code(), Code::kUnsupported);
+  EXPECT_NE(status.message().find("ones has 4503599627370496 bytes"), std::string::npos) << status.message();
+}
+
+TEST_F(OpenCl, WeightsOfTheDeviceGoWithTheirLastExecutable) {
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const Bytes before = processor->device_bytes();
+  {
+    Product product(*processor);
+    const Bytes weights = Product::kN * Product::kK * 4;
+    const Bytes buffers = product.x.size() + product.y.size();
+    EXPECT_EQ(processor->device_bytes(), before + weights + buffers);
+    const auto second = processor->compile(product.graph, {0, 3, 9}, 1);
+    ASSERT_TRUE(second.ok());
+    EXPECT_EQ(processor->device_bytes(), before + weights + buffers);  // one copy for both
+  }
+  EXPECT_EQ(processor->device_bytes(), before);
+}
+
+TEST_F(OpenCl, StandInStaysOnItsCpus) {
+  if (!found_[0].info.stand_in) {
+    GTEST_SKIP() << found_[0].info.name << " is no stand-in";
+  }
+  const std::vector<int> own = process_threads();
+  OpenOptions options;
+  options.threads = 1;
+  options.cpus = {available_cpus().back()};
+  const auto processor = open(options);
+  ASSERT_NE(processor, nullptr);
+  const Product product(*processor);
+  ASSERT_TRUE(product.submit(*processor, Product::kTokens).value().wait().ok());
+  EXPECT_EQ(product.at(0), 16.0f);
+  for (const int thread : process_threads()) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (thread == getpid() || (std::find(own.begin(), own.end(), thread) != own.end() && own.size() == 1) ||
+        sched_getaffinity(thread, sizeof(set), &set) != 0) {
+      continue;
+    }
+    EXPECT_EQ(CPU_COUNT(&set), 1) << "thread " << thread;
+    EXPECT_TRUE(CPU_ISSET(static_cast<size_t>(options.cpus[0]), &set)) << "thread " << thread;
+  }
+}
+
+}  // namespace
+}  // namespace hetero

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""The command line as a user meets it: the contract's JSON, exit codes, one-line errors, Ctrl-C."""
+import json
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+
+HETERO = os.environ['HETERO_BINARY']
+MODEL = os.environ.get('HETERO_MODEL', os.environ['HETERO_MODEL_DEFAULT'])
+CASES = os.environ.get('HETERO_CASES', os.environ['HETERO_CASES_DEFAULT'])
+needs_model = unittest.skipUnless(os.path.exists(MODEL), f'no model at {MODEL}')
+needs_hostile = unittest.skipUnless(os.path.isdir(f'{CASES}/hostile'), f'no test data at {CASES}/hostile')
+
+
+def hetero(*args, **kwargs):
+    return subprocess.run([HETERO, *args], capture_output=True, timeout=300, **kwargs)
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def file(self, name, content):
+        path = os.path.join(self.folder.name, name)
+        with open(path, 'wb') as f:
+            f.write(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return path
+
+    def json_of(self, *args):
+        result = hetero(*args)
+        self.assertEqual(result.returncode, 0, result.stderr.decode())
+        return json.loads(result.stdout)
+
+    def assert_error(self, result, code, *parts):
+        error = result.stderr.decode()
+        self.assertEqual(result.returncode, code, error)
+        self.assertRegex(error.splitlines()[-1], r'^hetero: error: .')
+        self.assertEqual(error.count('hetero: error: '), 1, error)
+        self.assertEqual(len(error.strip().splitlines()), 1, error)
+        for part in parts:
+            self.assertIn(part, error)
+
+    def test_every_command_has_help_with_an_example(self):
+        for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect']:
+            result = hetero(command, '--help')
+            self.assertEqual(result.returncode, 0)
+            self.assertIn(b'Example', result.stdout, command)
+
+    def test_wrong_calls_exit_with_2(self):
+        self.assert_error(hetero('fly'), 2)
+        self.assert_error(hetero('run'), 2, '--model')
+        self.assert_error(hetero('run', '-m', 'x.gguf'), 2, '-p')
+        self.assert_error(hetero('run', '-m', 'x.gguf', '-p', 'x', '--temp', 'hot'), 2, '--temp')
+
+    def test_a_missing_model_is_named(self):
+        self.assert_error(hetero('run', '-m', '/nonexistent.gguf', '-p', 'x'), 1, '/nonexistent.gguf')
+
+    def test_devices(self):
+        processors = self.json_of('devices', '--json')['processors']
+        self.assertEqual(processors[0]['id'], 'cpu')
+        for p in processors:
+            for field in ['id', 'kind', 'name', 'provider', 'stand_in', 'memory_bytes', 'unified_memory', 'features']:
+                self.assertIn(field, p)
+
+    @needs_model
+    def test_run_prints_the_contract_and_nothing_else(self):
+        j = self.json_of('run', '-m', MODEL, '-p', 'The capital of France is', '--raw', '-n', '5', '--temp', '0',
+                         '--strategy', 'cpu', '--json')
+        self.assertEqual(j['prompt_ids'], [504, 3575, 282, 4649, 314])
+        self.assertEqual(j['prompt_tokens'], 5)
+        self.assertEqual(len(j['ids']), 5)
+        self.assertTrue(j['text'].startswith(' Paris.'), j['text'])
+        self.assertEqual(j['strategy'], 'cpu')
+        self.assertGreater(j['decode_tps'], 0)
+        self.assertGreater(j['memory']['resident_bytes'], 0)
+        self.assertEqual([p['id'] for p in j['processors']], ['cpu'])
+        for field in ['busy_ms', 'wait_ms', 'ops', 'macs']:
+            self.assertIn(field, j['processors'][0])
+        for field in ['predicted_ms', 'measured_ms', 'best_single_predicted_ms']:
+            self.assertIn(field, j['coexecution'])
+
+    @needs_model
+    def test_run_streams_the_text_on_stdout_only(self):
+        r = hetero('run', '-m', MODEL, '-p', 'The capital of France is', '--raw', '-n', '3', '--temp', '0',
+                   '--strategy', 'cpu')
+        self.assertEqual(r.returncode, 0)
+        self.assertTrue(r.stdout.decode().startswith(' Paris.'))
+
+    @needs_model
+    def test_the_same_seed_gives_the_same_text(self):
+        args = ['run', '-m', MODEL, '-p', 'Tell me a story', '-n', '12', '--strategy', 'cpu', '--json', '--seed']
+        first, second, other = (self.json_of(*args, seed)['ids'] for seed in ['1', '1', '2'])
+        self.assertEqual(first, second)
+        self.assertNotEqual(first, other)
+
+    @needs_model
+    def test_a_prompt_beyond_the_context_is_an_error(self):
+        r = hetero('run', '-m', MODEL, '-p', 'word ' * 100, '-c', '32', '--strategy', 'cpu')
+        self.assert_error(r, 1, 'context')
+
+    @needs_model
+    def test_generation_stops_at_the_end_of_the_context_and_says_so(self):
+        r = hetero('run', '-m', MODEL, '-p', 'Count', '--raw', '-c', '8', '-n', '50', '--ignore-eos', '--strategy', 'cpu')
+        self.assertEqual(r.returncode, 0, r.stderr.decode())
+        self.assertIn(b'context of 8 tokens is full', r.stderr)
+
+    @needs_model
+    def test_logprobs(self):
+        ids = self.file('ids.json', [[504, 3575, 282, 4649, 314], [1604]])
+        first, second = self.json_of('logprobs', '-m', MODEL, '--ids', ids, '--top', '3', '--strategy', 'cpu', '--json')
+        self.assertEqual(first['ids'], [504, 3575, 282, 4649, 314])
+        self.assertEqual([len(x) for x in first['top_ids']], [3] * 5)
+        self.assertEqual(len(first['next_logprob']), 4)
+        self.assertAlmostEqual(first['mean_nll'], 3.691631, delta=0.01)
+        self.assertIsNone(second['mean_nll'])
+
+    @needs_model
+    def test_logprobs_refuses_ids_that_the_model_lacks(self):
+        ids = self.file('ids.json', [[1, 99999999]])
+        self.assert_error(hetero('logprobs', '-m', MODEL, '--ids', ids, '--strategy', 'cpu'), 2, '99999999')
+        for bad in [b'{', b'[1, 2]', b'[[]]', b'[["a"]]', b'[[-1]]']:
+            self.assert_error(hetero('logprobs', '-m', MODEL, '--ids', self.file('bad.json', bad)), 1, 'bad.json')
+
+    @needs_model
+    def test_tokenize_and_back(self):
+        texts = ['Hello world', 'naïve café 東京 👍🏽', '']
+        batch = self.file('texts.json', texts)
+        lists = self.json_of('tokenize', '-m', MODEL, '--batch', batch, '--no-special', '--json')['ids']
+        self.assertEqual(lists[0], self.json_of('tokenize', '-m', MODEL, '-p', 'Hello world', '--no-special', '--json')['ids'])
+        back = self.json_of('detokenize', '-m', MODEL, '--ids', self.file('ids.json', lists), '--json')['text']
+        self.assertEqual(back, texts)
+
+    @needs_model
+    def test_render(self):
+        context = self.file('c.json', {'messages': [{'role': 'user', 'content': 'Hi'}], 'add_generation_prompt': True})
+        text = self.json_of('render', '-m', MODEL, '--context', context, '--json')['text']
+        self.assertTrue(text.endswith('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n'), text)
+        template = self.file('t.jinja', b'{{ messages[0].content | upper }}')
+        self.assertEqual(self.json_of('render', '--template', template, '--context', context, '--json')['text'], 'HI')
+
+    @needs_model
+    def test_inspect(self):
+        j = self.json_of('inspect', MODEL, '--json')
+        self.assertEqual(j['metadata']['general.architecture'], 'llama')
+        self.assertEqual(len(j['tensors']), 272)
+
+    @needs_model
+    def test_truncated_and_scribbled_models_are_refused(self):
+        with open(MODEL, 'rb') as f:
+            head = f.read(4 << 20)
+        cut = self.file('cut.gguf', head)
+        self.assert_error(hetero('inspect', cut), 1, 'cut.gguf')
+        self.assert_error(hetero('run', '-m', cut, '-p', 'x', '--strategy', 'cpu'), 1, 'cut.gguf')
+        scribbled = self.file('scribbled.gguf', head[:8] + struct.pack('<Q', 1 << 60) + head[16:])
+        self.assert_error(hetero('inspect', scribbled), 1, 'scribbled.gguf')
+
+    @needs_hostile
+    def test_hostile_files_never_crash_or_hang(self):
+        with open(f'{CASES}/hostile/manifest.json') as f:
+            manifest = json.load(f)
+        for entry in manifest if isinstance(manifest, list) else manifest['files']:
+            path = f"{CASES}/hostile/{entry['file']}"
+            r = hetero('run', '-m', path, '-p', 'a', '--raw', '-n', '2', '--strategy', 'cpu')
+            with self.subTest(entry['file'], what=entry['what']):
+                self.assertIn(r.returncode, [0, 1], r.stderr.decode())
+                if entry['expect'] == 'reject':
+                    self.assert_error(r, 1, entry['file'])
+                elif entry['expect'] == 'accept':
+                    self.assertEqual(r.returncode, 0, r.stderr.decode())
+
+    @needs_model
+    def test_ctrl_c_ends_a_run_cleanly(self):
+        p = subprocess.Popen([HETERO, 'run', '-m', MODEL, '-p', 'Tell a long story.', '-n', '4000', '--ignore-eos',
+                              '--strategy', 'cpu'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.stdout.read(1)  # it is generating
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130, err.decode())
+        self.assertIn(b'processor', err)  # the table of what was done so far
+
+    @needs_model
+    def test_chat_answers_and_ctrl_c_stops_the_answer_only(self):
+        p = subprocess.Popen([HETERO, 'chat', '-m', MODEL, '--strategy', 'cpu', '--temp', '0', '-n', '4000', '-v'],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.stdin.write(b'Write a very long story about the sea.\n')
+        p.stdin.flush()
+        p.stdout.read(1)
+        p.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        out, err = p.communicate(b'Say yes.\n/bye\n', timeout=120)
+        self.assertEqual(p.returncode, 0, err.decode())
+        self.assertIn(b'kept', err)
+        self.assertGreater(len(out.strip().splitlines()), 1)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,148 @@
+// SmolLM2-135M-Instruct, a real model, against float64 log-probabilities and against another
+// engine's greedy continuations, in every strategy that this machine can serve.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cases.h"
+#include "engine/generate.h"
+#include "scene.h"
+
+namespace hetero {
+namespace {
+
+#define HETERO_NEED_MODEL()                                                           \
+  HETERO_NEED_CASES("smollm2");                                                       \
+  if (real_model().empty()) {                                                         \
+    GTEST_SKIP() << "no model at $HETERO_MODEL or " << HETERO_MODEL_DEFAULT;          \
+  }
+
+class RealModel : public testing::TestWithParam<Strategy> {
+ protected:
+  nlohmann::json read(const std::string& name) {
+    std::ifstream in(cases_dir() + "/smollm2/" + name);
+    return nlohmann::json::parse(in);
+  }
+};
+
+TEST_P(RealModel, LogProbabilitiesAgreeWithTheReference) {
+  HETERO_NEED_MODEL();
+  Scene scene(real_model(), GetParam());
+  if (scene.absent()) {
+    GTEST_SKIP() << scene.status.message();
+  }
+  ASSERT_TRUE(scene.status.ok()) << scene.status.message();
+  int positions = 0;
+  int agreeing = 0;
+  for (const auto& entry : read("reference_logprobs.json")) {
+    const auto ids = entry.at("ids").get<std::vector<TokenId>>();
+    scene.session->truncate(0);
+    double nll = 0.0;
+    const Status fed = scene.session->feed_with_logits(ids, [&](size_t i, std::span<const float> logits) {
+      const auto top = std::max_element(logits.begin(), logits.end());
+      double sum = 0.0;
+      for (const float x : logits) {
+        sum += std::exp(double{x} - *top);
+      }
+      ++positions;
+      agreeing += (top - logits.begin()) == entry.at("top_ids")[i][0].get<int64_t>();
+      if (i + 1 < ids.size()) {
+        nll -= logits[static_cast<size_t>(ids[i + 1])] - *top - std::log(sum);
+      }
+    });
+    ASSERT_TRUE(fed.ok()) << fed.message();
+    EXPECT_NEAR(nll / static_cast<double>(ids.size() - 1), entry.at("mean_nll").get<double>(), 0.01);
+  }
+  EXPECT_GE(agreeing, 0.97 * positions);
+}
+
+TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDo) {
+  HETERO_NEED_MODEL();
+  Scene scene(real_model(), GetParam());
+  if (scene.absent()) {
+    GTEST_SKIP() << scene.status.message();
+  }
+  ASSERT_TRUE(scene.status.ok()) << scene.status.message();
+  int agreeing = 0;
+  const auto prompts = read("greedy_llamacpp.json");
+  for (const auto& entry : prompts) {
+    const auto prompt = entry.at("prompt_ids").get<std::vector<TokenId>>();
+    const auto expected = scene.engine->tokenizer().encode(entry.at("greedy_text").get<std::string>(), false, false);
+    ASSERT_TRUE(expected.ok());
+    GenerateOptions options;
+    options.sampler.temperature = 0.0f;
+    options.max_tokens = 12;
+    options.ignore_eos = true;
+    const auto result = generate(*scene.session, prompt, options);
+    ASSERT_TRUE(result.ok()) << result.status().message();
+    ASSERT_EQ(result->ids.size(), 12u);
+    agreeing += std::equal(result->ids.begin(), result->ids.end(), expected->begin());
+  }
+  EXPECT_GE(agreeing, 4) << "of " << prompts.size();
+}
+
+TEST_P(RealModel, PromptsAroundStandardLengthsGiveTheSameLogits) {
+  HETERO_NEED_MODEL();
+  std::vector<TokenId> ids;
+  for (const auto& entry : read("reference_logprobs.json")) {
+    if (entry.at("ids").size() > 300) {
+      ids = entry.at("ids").get<std::vector<TokenId>>();
+    }
+  }
+  ASSERT_GT(ids.size(), 300u);
+  Scene cpu(real_model(), Strategy::kCpu);
+  ASSERT_TRUE(cpu.status.ok());
+  Scene scene(real_model(), GetParam());
+  if (scene.absent()) {
+    GTEST_SKIP() << scene.status.message();
+  }
+  ASSERT_TRUE(scene.status.ok()) << scene.status.message();
+  for (const size_t length : {1, 2, 31, 32, 33, 65, 255, 256, 257, 300}) {
+    const auto prompt = std::span(ids).first(length);
+    cpu.session->truncate(0);
+    scene.session->truncate(0);
+    ASSERT_TRUE(cpu.session->feed(prompt).ok());
+    ASSERT_TRUE(scene.session->feed(prompt).ok());
+    double worst = 0.0;
+    for (size_t i = 0; i < cpu.session->logits().size(); ++i) {
+      worst = std::max(worst, std::abs(double{cpu.session->logits()[i]} - scene.session->logits()[i]));
+    }
+    // The caches are F16 (unit roundoff 2^-11) and logits reach about 20, so 0.1 leaves room for
+    // roundings that fall the other way in each of 30 layers.
+    EXPECT_LE(worst, 0.1) << "length " << length;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, RealModel, testing::ValuesIn(kAllStrategies), [](const auto& parameters) {
+  std::string name = strategy_name(parameters.param);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(RealModelCache, AConversationGoesOnWhereTheCacheEnds) {
+  HETERO_NEED_MODEL();
+  Scene scene(real_model(), Strategy::kCpu);
+  ASSERT_TRUE(scene.status.ok());
+  const auto prompt = scene.engine->tokenizer().encode("The capital of France is", true, false);
+  ASSERT_TRUE(prompt.ok());
+  GenerateOptions options;
+  options.sampler.temperature = 0.0f;
+  options.max_tokens = 4;
+  const auto first = generate(*scene.session, *prompt, options);
+  ASSERT_TRUE(first.ok());
+  std::vector<TokenId> longer = *prompt;
+  longer.insert(longer.end(), first->ids.begin(), first->ids.end());
+  const auto second = generate(*scene.session, longer, options);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(second->reused_tokens, static_cast<int64_t>(longer.size()) - 1);
+  Scene fresh(real_model(), Strategy::kCpu);
+  const auto again = generate(*fresh.session, longer, options);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(second->ids, again->ids);
+}
+
+}  // namespace
+}  // namespace hetero
