@@ -77,8 +77,8 @@ struct V {
   }
 };
 
-constexpr int64_t kMr = 6;  // 6 x 16: 12 accumulators of the 16 registers
-constexpr int64_t kGemvRows = 8;
+constexpr int64_t kMr = 6;        // 6 x 16: 12 accumulators of the 16 registers
+constexpr int64_t kGemvRows = 4;  // one tile of six rows beats two passes over the blocks
 constexpr int64_t kFewRows = 8;
 
 #include "cpu/kernels_inl.h"

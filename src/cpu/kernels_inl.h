@@ -328,6 +328,9 @@ void pack_tile(const float* x, int64_t x_stride, int64_t rows, int64_t k, float*
   }
 }
 
+// Each level has its own.
+void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* panel);
+
 // R rows times one panel. Activations are a packed tile (kStep = MR floats from one k to the next)
 // or rows lda apart (kStep = 1).
 template <int R, int kStep>

@@ -348,13 +348,15 @@ std::map<int, std::string> threads() {
   return threads;
 }
 
-// First of the tests on OpenVINO: what its threads are confined to is settled when it loads the
-// plugin of its device.
+// First of the tests on OpenVINO: the CPUs of its threads are settled when its plugin is loaded.
 TEST_F(StandInTest, WorkStaysOnTheGivenCpus) {
   const std::vector<int> all = available_cpus();
   if (all.size() < 2) {
     GTEST_SKIP() << "needs two CPUs";
   }
+  // Another thread that is not confined, as the engine has them.
+  std::promise<void> end;
+  std::thread bystander([wait = end.get_future()] { wait.wait(); });
   const std::map<int, std::string> before = threads();
   NpuOptions options;
   options.threads = 2;
@@ -373,6 +375,8 @@ TEST_F(StandInTest, WorkStaysOnTheGivenCpus) {
     }
     ASSERT_TRUE(fence.wait().ok());
   }
+  end.set_value();
+  bystander.join();
   EXPECT_THAT(seen, ElementsAre(std::to_string(all.back())));
   EXPECT_EQ(available_cpus(), all) << "the calling thread stayed confined";
 }
@@ -406,7 +410,10 @@ TEST_F(StandInTest, ComputesWhatTheReferenceDoes) {
     EXPECT_THAT(report.skipped, ElementsAre());
     return report.passed;
   };
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // compiling takes minutes there
   EXPECT_GT(run(false, "linear"), 50);
+#endif
+  EXPECT_GT(run(false, "stacked, "), 10);
   EXPECT_GT(run(true, "stacked, "), 10);
   EXPECT_GT(run(true, "mixed"), 2);
 }

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <fstream>
@@ -24,6 +25,7 @@
 #include <openvino/op/ops.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
+#include <type_traits>
 #include <utility>
 
 #include "npu/blob_cache.h"
@@ -488,6 +490,27 @@ std::string cpu_name() {
   return "CPU";
 }
 
+/// Loads the plugin of the CPU device so that its threads stay where the caller confines them.
+/// Its oneTBB would undo that in two ways. It starts its threads on the CPUs that the process had
+/// when it was loaded, so the first caller must be confined already. And it moves all that enter
+/// a run to all CPUs of their NUMA node, unless hwloc, through which it does so, is told that it
+/// describes another machine; then hwloc binds nothing. Throws.
+void load_cpu_plugin(ov::Core& core) {
+  constexpr const char* kVariable = "HWLOC_THISSYSTEM";
+  const bool ours = std::getenv(kVariable) == nullptr && setenv(kVariable, "0", 1) == 0;
+  try {
+    (void)core.get_property("CPU", ov::device::full_name);
+  } catch (...) {
+    if (ours) {
+      unsetenv(kVariable);
+    }
+    throw;
+  }
+  if (ours) {
+    unsetenv(kVariable);
+  }
+}
+
 class OpenVino : public NpuProvider {
  public:
   const char* name() const override { return "openvino"; }
@@ -509,12 +532,9 @@ class OpenVino : public NpuProvider {
     } catch (const std::exception&) {
       // None on this machine.
     }
-    // The CPU device is not asked for anything before it is opened. Its threads move, whatever
-    // they inherit, to all CPUs that the thread which first loads its plugin may run on, so that
-    // must be a thread that is already confined to the stand-in's CPUs.
     NpuDeviceInfo stand_in;
     stand_in.device = "CPU";
-    stand_in.name = cpu_name();
+    stand_in.name = cpu_name();  // not asked of the device, whose plugin is loaded by open()
     stand_in.driver = version;
     stand_in.stand_in = true;
     stand_in.unit_roundoff = 0x1p-24;
@@ -525,6 +545,9 @@ class OpenVino : public NpuProvider {
 
   Result<std::unique_ptr<NpuDevice>> open(const NpuDeviceInfo& info, const NpuOptions& options) override {
     return guarded("OpenVINO cannot open " + info.device, [&]() -> Result<std::unique_ptr<NpuDevice>> {
+      if (info.stand_in) {
+        load_cpu_plugin(core_);
+      }
       return std::unique_ptr<NpuDevice>(std::make_unique<Device>(core_, info, options));
     });
   }

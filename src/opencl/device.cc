@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iterator>
+#include <map>
+#include <mutex>
+#include <set>
 
 namespace hetero {
 namespace {
@@ -118,7 +121,7 @@ std::vector<OpenClDevice> discover_opencl(const OpenClApi& api) {
   }
   std::vector<OpenClDevice> devices;
   for (cl_platform_id platform : platforms) {
-    const std::vector<int> before = process_threads();
+    const DriverThreads started(platform);
     if (api.GetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, nullptr, &count) != CL_SUCCESS || count == 0) {
       continue;
     }
@@ -126,14 +129,9 @@ std::vector<OpenClDevice> discover_opencl(const OpenClApi& api) {
     if (api.GetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, ids.data(), nullptr) != CL_SUCCESS) {
       continue;
     }
-    std::vector<int> started;
-    const std::vector<int> after = process_threads();
-    std::set_difference(after.begin(), after.end(), before.begin(), before.end(),
-                        std::back_inserter(started));
     for (cl_device_id id : ids) {
       OpenClDevice device = describe(api, platform, id);
       if (usable(api, device)) {
-        device.driver_threads = started;
         devices.push_back(std::move(device));
       }
     }
@@ -156,7 +154,30 @@ std::vector<int> process_threads() {
   return threads;
 }
 
-void move_threads(const std::vector<int>& threads, const std::vector<int>& cpus) {
+namespace {
+
+struct KnownThreads {
+  std::mutex mutex;
+  std::map<cl_platform_id, std::set<int>> of_platform;
+};
+
+KnownThreads& known_threads() {
+  static KnownThreads threads;
+  return threads;
+}
+
+}  // namespace
+
+DriverThreads::~DriverThreads() {
+  const std::vector<int> after = process_threads();
+  KnownThreads& known = known_threads();
+  const std::lock_guard lock(known.mutex);
+  std::set<int>& ours = known.of_platform[platform_];
+  std::set_difference(after.begin(), after.end(), before_.begin(), before_.end(),
+                      std::inserter(ours, ours.end()));
+}
+
+void DriverThreads::move(cl_platform_id platform, const std::vector<int>& cpus) {
   if (cpus.empty()) {
     return;
   }
@@ -165,7 +186,9 @@ void move_threads(const std::vector<int>& threads, const std::vector<int>& cpus)
   for (const int cpu : cpus) {
     CPU_SET(static_cast<size_t>(cpu), &set);
   }
-  for (const int thread : threads) {
+  KnownThreads& known = known_threads();
+  const std::lock_guard lock(known.mutex);
+  for (const int thread : known.of_platform[platform]) {
     // A thread that is gone, or a container that forbids it: costs speed only.
     (void)sched_setaffinity(thread, sizeof(set), &set);
   }

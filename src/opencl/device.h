@@ -23,9 +23,8 @@ struct OpenClDevice {
   cl_uint compute_units = 1;
   size_t max_work_group = 1;
   Bytes local_bytes = 0;
-  Bytes max_buffer_bytes = 0;       // CL_DEVICE_MAX_MEM_ALLOC_SIZE
-  bool divisible = false;           // clCreateSubDevices by counts
-  std::vector<int> driver_threads;  // ids of threads that the driver started while it was asked for devices
+  Bytes max_buffer_bytes = 0;  // CL_DEVICE_MAX_MEM_ALLOC_SIZE
+  bool divisible = false;      // clCreateSubDevices by counts
 };
 
 /// All usable devices of all platforms: GPUs and accelerators, then devices of type CPU, each in
@@ -35,8 +34,22 @@ std::vector<OpenClDevice> discover_opencl(const OpenClApi& api);
 /// Ids of this process's threads, ascending.
 std::vector<int> process_threads();
 
-/// Moves threads of this process to `cpus`. PoCL starts its workers while it is asked for devices,
-/// before anybody can say where they belong, so inheriting the affinity does not reach them.
-void move_threads(const std::vector<int>& threads, const std::vector<int>& cpus);
+/// Takes the threads that appear in this process during its life for those of the platform's
+/// driver, which cannot be asked for them. Drivers start threads while they are asked for devices
+/// (PoCL), or with the first work (Intel), and keep them for all that is opened later.
+class DriverThreads {
+ public:
+  explicit DriverThreads(cl_platform_id platform) : platform_(platform), before_(process_threads()) {}
+  ~DriverThreads();
+  DriverThreads(const DriverThreads&) = delete;
+  DriverThreads& operator=(const DriverThreads&) = delete;
+
+  /// Moves all that are known so far to `cpus`; an empty list moves nothing.
+  static void move(cl_platform_id platform, const std::vector<int>& cpus);
+
+ private:
+  cl_platform_id platform_;
+  std::vector<int> before_;
+};
 
 }  // namespace hetero

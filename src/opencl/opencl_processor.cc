@@ -52,9 +52,10 @@ Result<std::unique_ptr<Processor>> OpenClProcessor::open(const OpenClDevice& dev
 
 Status OpenClProcessor::start() {
   // Threads that the driver starts from here on inherit the affinity; earlier ones are moved.
+  const DriverThreads started(device_.platform);
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
   if (device_.is_cpu) {
-    move_threads(device_.driver_threads, options_.cpus);
+    DriverThreads::move(device_.platform, options_.cpus);
   }
   const std::string& name = device_.info.name;
   const auto threads = static_cast<cl_uint>(std::max(0, options_.threads));
@@ -164,6 +165,7 @@ Result<std::unique_ptr<Buffer>> OpenClProcessor::import(std::byte* host, Bytes s
 Result<std::unique_ptr<Executable>> OpenClProcessor::compile(const Graph& graph, const OpSlice& slice,
                                                              int64_t tokens) {
   HETERO_RETURN_IF_ERROR(supports(graph, slice));
+  const DriverThreads started(device_.platform);
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
   const size_t kernels_before = programs_->kernels();
   HETERO_TRY(auto executable, make_opencl_executable(*kernels_, graph, slice, tokens));

@@ -21,7 +21,9 @@ Status to_status(const jinja::Error& e) {
                               : fmt::format("chat template: {}", e.message)};
 }
 
-Status out_of_memory() { return resource_exhausted("chat template: out of memory"); }
+Status out_of_memory() {
+  return resource_exhausted("chat template: out of memory");
+}
 
 // The clock that the context sets, or the local time.
 Result<std::tm> clock_of(const nlohmann::ordered_json& context) {
@@ -34,8 +36,8 @@ Result<std::tm> clock_of(const nlohmann::ordered_json& context) {
   }
   const std::string text = it->is_string() ? it->get<std::string>() : it->dump();
   char rest = '\0';
-  const int found = std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%c", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-                                &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &rest);
+  const int found = std::sscanf(text.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%c", &tm.tm_year, &tm.tm_mon,
+                                &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &rest);
   const bool fits = found == 6 && tm.tm_year >= 1 && tm.tm_mon >= 1 && tm.tm_mon <= 12 && tm.tm_mday >= 1 &&
                     tm.tm_mday <= 31 && tm.tm_hour >= 0 && tm.tm_hour <= 23 && tm.tm_min >= 0 &&
                     tm.tm_min <= 59 && tm.tm_sec >= 0 && tm.tm_sec <= 59;
@@ -77,7 +79,8 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const Template
 
 Result<std::string> ChatTemplate::render(const nlohmann::ordered_json& context) const {
   if (!context.is_object()) {
-    return invalid_argument(fmt::format("chat template: the context must be an object, not {}", context.type_name()));
+    return invalid_argument(
+        fmt::format("chat template: the context must be an object, not {}", context.type_name()));
   }
   try {
     HETERO_TRY(const std::tm now, clock_of(context));

@@ -13,29 +13,29 @@ namespace hetero::jinja {
 
 enum class ExprType : uint8_t {
   kNone,
-  kBool,      // integer
-  kInteger,   // integer
-  kFloat,     // real
-  kString,    // text, id: its place among the template's constants
-  kName,      // text, id: its place among the template's names
-  kTuple,     // children
-  kList,      // children
-  kDict,      // children: key, value, key, value...
-  kIf,        // children: condition, value, [otherwise]
-  kAnd,       // children: left, right
-  kOr,        // children: left, right
-  kNot,       // children: operand
-  kNegate,    // children: operand
-  kPlus,      // children: operand
-  kBinary,    // operators[0]; children: left, right
-  kCompare,   // operators[i] stands between children[i] and children[i + 1]
-  kConcat,    // children
-  kAttribute,   // text; children: object
-  kItem,        // children: object, index
-  kSlice,       // children: start, stop, step; each may be null
-  kCall,        // arguments; children: callee
-  kFilter,      // text, arguments; children: value (null for the text of a block)
-  kTest,        // text, arguments; children: value
+  kBool,          // integer
+  kInteger,       // integer
+  kFloat,         // real
+  kString,        // text, id: its place among the template's constants
+  kName,          // text, id: its place among the template's names
+  kTuple,         // children
+  kList,          // children
+  kDict,          // children: key, value, key, value...
+  kIf,            // children: condition, value, [otherwise]
+  kAnd,           // children: left, right
+  kOr,            // children: left, right
+  kNot,           // children: operand
+  kNegate,        // children: operand
+  kPlus,          // children: operand
+  kBinary,        // operators[0]; children: left, right
+  kCompare,       // operators[i] stands between children[i] and children[i + 1]
+  kConcat,        // children
+  kAttribute,     // text; children: object
+  kItem,          // children: object, index
+  kSlice,         // children: start, stop, step; each may be null
+  kCall,          // arguments; children: callee
+  kFilter,        // text, arguments; children: value (null for the text of a block)
+  kTest,          // text, arguments; children: value
   kNamespaceSet,  // text: the attribute; id: the namespace; only as an assignment's target
 };
 
@@ -94,7 +94,7 @@ enum class StmtType : uint8_t {
   kScope,     // body with names of its own
   kBreak,
   kContinue,
-  kFail,      // text: why this cannot be rendered
+  kFail,  // text: why this cannot be rendered
 };
 
 struct Stmt;

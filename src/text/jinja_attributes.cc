@@ -83,7 +83,8 @@ Value loop_cycle(Renderer&, const Value& self, Arguments& arguments) {
   if (arguments.positional.empty()) {
     fail("TypeError", "no items for cycling given");
   }
-  return arguments.positional[static_cast<size_t>(self.as<LoopObject>().index0) % arguments.positional.size()];
+  return arguments
+      .positional[static_cast<size_t>(self.as<LoopObject>().index0) % arguments.positional.size()];
 }
 
 Value loop_changed(Renderer& r, const Value& self, Arguments& arguments) {
@@ -141,7 +142,9 @@ std::optional<Value> loop_attribute(Sandbox& sandbox, LoopObject& loop, std::str
   return std::nullopt;
 }
 
-Value number_self(Renderer&, const Value& self, Arguments&) { return self; }
+Value number_self(Renderer&, const Value& self, Arguments&) {
+  return self;
+}
 
 Value is_whole(Renderer&, const Value& self, Arguments&) {
   return Value::boolean(self.real() - static_cast<double>(static_cast<int64_t>(self.real())) == 0);
@@ -212,10 +215,10 @@ Method dict_method(std::string_view name) {
 }
 
 Method sequence_method(Kind kind, std::string_view name) {
-  return name == "count"                          ? sequence_count
-         : name == "index"                        ? sequence_index
+  return name == "count"                         ? sequence_count
+         : name == "index"                       ? sequence_index
          : name == "copy" && kind == Kind::kList ? copy
-                                                  : nullptr;
+                                                 : nullptr;
 }
 
 }  // namespace
@@ -237,10 +240,14 @@ std::optional<Value> find_attribute(Sandbox& sandbox, const Value& object, std::
   switch (object.kind()) {
     case Kind::kBool:
     case Kind::kInt:
-    case Kind::kFloat: return number_attribute(sandbox, object, name);
-    case Kind::kString: return bound(find_string_method(name));
-    case Kind::kDict: return has(kDictChanges, name) ? unsafe() : bound(dict_method(name));
-    case Kind::kList: return has(kListChanges, name) ? unsafe() : bound(sequence_method(object.kind(), name));
+    case Kind::kFloat:
+      return number_attribute(sandbox, object, name);
+    case Kind::kString:
+      return bound(find_string_method(name));
+    case Kind::kDict:
+      return has(kDictChanges, name) ? unsafe() : bound(dict_method(name));
+    case Kind::kList:
+      return has(kListChanges, name) ? unsafe() : bound(sequence_method(object.kind(), name));
     case Kind::kTuple:
       if ((name == "grouper" || name == "list") && dynamic_cast<GroupObject*>(object.object()) != nullptr) {
         return object.items()[name == "grouper" ? 0 : 1];
@@ -257,10 +264,14 @@ std::optional<Value> find_attribute(Sandbox& sandbox, const Value& object, std::
       const Value* found = object.as<NamespaceObject>().find(name);
       return found != nullptr ? std::optional(*found) : std::nullopt;
     }
-    case Kind::kLoop: return loop_attribute(sandbox, object.as<LoopObject>(), name);
-    case Kind::kCycler: return find_cycler_attribute(sandbox, object, name);
-    case Kind::kCallable: return macro_attribute(sandbox, object.as<CallableObject>(), name);
-    default: return std::nullopt;
+    case Kind::kLoop:
+      return loop_attribute(sandbox, object.as<LoopObject>(), name);
+    case Kind::kCycler:
+      return find_cycler_attribute(sandbox, object, name);
+    case Kind::kCallable:
+      return macro_attribute(sandbox, object.as<CallableObject>(), name);
+    default:
+      return std::nullopt;
   }
 }
 
@@ -292,7 +303,9 @@ Bound::Bound(std::string_view function, const Arguments& arguments,
   }
 }
 
-int64_t Bound::integer(size_t i, int64_t otherwise) const { return has(i) ? to_index(*values_[i]) : otherwise; }
+int64_t Bound::integer(size_t i, int64_t otherwise) const {
+  return has(i) ? to_index(*values_[i]) : otherwise;
+}
 
 std::string_view Bound::text(size_t i, std::string_view otherwise) const {
   if (!has(i)) {
@@ -302,7 +315,8 @@ std::string_view Bound::text(size_t i, std::string_view otherwise) const {
     values_[i]->as<UndefinedObject>().raise();
   }
   if (!values_[i]->is_string()) {
-    fail("TypeError", fmt::format("{}() argument {} must be str, not {}", function_, i + 1, type_name(*values_[i])));
+    fail("TypeError",
+         fmt::format("{}() argument {} must be str, not {}", function_, i + 1, type_name(*values_[i])));
   }
   return values_[i]->text();
 }

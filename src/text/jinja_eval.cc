@@ -19,7 +19,10 @@ constexpr int kCallDepth = 5;
 class LoopFilter : public IteratorObject {
  public:
   LoopFilter(Sandbox& s, Renderer& r, const Stmt& node, Ref<Scope> scope, Ref<IteratorObject> source)
-      : IteratorObject(s, "generator"), renderer_(r), node_(node), scope_(std::move(scope)),
+      : IteratorObject(s, "generator"),
+        renderer_(r),
+        node_(node),
+        scope_(std::move(scope)),
         source_(std::move(source)) {}
   bool next(Value& out) override {
     while (source_ && source_->next(out)) {
@@ -106,7 +109,9 @@ int64_t LoopObject::length() {
   return *known_length;
 }
 
-std::string LoopObject::describe() { return fmt::format("<LoopContext {}/{}>", index0 + 1, length()); }
+std::string LoopObject::describe() {
+  return fmt::format("<LoopContext {}/{}>", index0 + 1, length());
+}
 
 void LoopObject::drop_references() {
   scope = {};
@@ -115,10 +120,15 @@ void LoopObject::drop_references() {
   ahead.clear();
 }
 
-Value MacroObject::call(Renderer& r, Arguments& arguments) { return r.call_macro(*this, arguments); }
+Value MacroObject::call(Renderer& r, Arguments& arguments) {
+  return r.call_macro(*this, arguments);
+}
 
 Renderer::Renderer(const Template& tree, Sandbox& s, std::tm n)
-    : sandbox(s), now(n), tree_(tree), constants_(static_cast<size_t>(tree.constants)),
+    : sandbox(s),
+      now(n),
+      tree_(tree),
+      constants_(static_cast<size_t>(tree.constants)),
       globals_(tree.names.size()) {}
 
 std::string Renderer::run(const nlohmann::ordered_json& context) {
@@ -170,8 +180,12 @@ Renderer::Flow Renderer::exec(const Stmt& node) {
   sandbox.step();
   line_ = node.line;
   switch (node.type) {
-    case StmtType::kText: out_->add(node.text); break;
-    case StmtType::kOutput: print(*out_, eval(*node.value)); break;
+    case StmtType::kText:
+      out_->add(node.text);
+      break;
+    case StmtType::kOutput:
+      print(*out_, eval(*node.value));
+      break;
     case StmtType::kIf:
       for (const auto& [condition, body] : node.branches) {
         if (truth(eval(*condition))) {
@@ -179,8 +193,11 @@ Renderer::Flow Renderer::exec(const Stmt& node) {
         }
       }
       return exec(node.otherwise);
-    case StmtType::kFor: return exec_for(node);
-    case StmtType::kSet: assign(*node.target, eval(*node.value)); break;
+    case StmtType::kFor:
+      return exec_for(node);
+    case StmtType::kSet:
+      assign(*node.target, eval(*node.value));
+      break;
     case StmtType::kSetBlock: {
       Flow flow = Flow::kNormal;
       const Value text = captured([&] { flow = exec_scoped(node.body); });
@@ -190,13 +207,15 @@ Renderer::Flow Renderer::exec(const Stmt& node) {
       assign(*node.target, node.value != nullptr ? apply_filters(*node.value, text) : text);
       break;
     }
-    case StmtType::kMacro: scope_->set(node.id, sandbox.make<MacroObject>(node, scope_)); break;
+    case StmtType::kMacro:
+      scope_->set(node.id, sandbox.make<MacroObject>(node, scope_));
+      break;
     case StmtType::kCall: {
       const Expr& call_node = *node.value;
       const Value callee = eval(*call_node.children[0]);
       Arguments arguments = eval_arguments(*call_node.arguments);
       arguments.named.emplace_back("caller", sandbox.make<MacroObject>(node, scope_));
-      print(*out_, call(callee, arguments));
+      write_text(call(callee, arguments));
       break;
     }
     case StmtType::kFilter: {
@@ -205,7 +224,7 @@ Renderer::Flow Renderer::exec(const Stmt& node) {
       if (flow != Flow::kNormal) {
         return flow;
       }
-      print(*out_, apply_filters(*node.value, text));
+      write_text(apply_filters(*node.value, text));
       break;
     }
     case StmtType::kWith: {
@@ -222,15 +241,28 @@ Renderer::Flow Renderer::exec(const Stmt& node) {
       scope_ = outer;
       return flow;
     }
-    case StmtType::kScope: return exec_scoped(node.body);
-    case StmtType::kBreak: return Flow::kBreak;
-    case StmtType::kContinue: return Flow::kContinue;
-    case StmtType::kFail: throw Error{Code::kUnsupported, node.text, node.line};
+    case StmtType::kScope:
+      return exec_scoped(node.body);
+    case StmtType::kBreak:
+      return Flow::kBreak;
+    case StmtType::kContinue:
+      return Flow::kContinue;
+    case StmtType::kFail:
+      throw Error{Code::kUnsupported, node.text, node.line};
   }
   return Flow::kNormal;
 }
 
-Renderer::Flow Renderer::exec_for(const Stmt& node) { return run_loop(node, eval(*node.value), 0); }
+void Renderer::write_text(const Value& v) {
+  if (!v.is_string()) {
+    fail("TypeError", fmt::format("the block must give a str, not {}", type_name(v)));
+  }
+  out_->add(v.text());
+}
+
+Renderer::Flow Renderer::exec_for(const Stmt& node) {
+  return run_loop(node, eval(*node.value), 0);
+}
 
 Renderer::Flow Renderer::run_loop(const Stmt& node, const Value& iterable, int64_t depth0) {
   const Ref<Scope> outer = scope_;
@@ -255,7 +287,7 @@ Renderer::Flow Renderer::run_loop(const Stmt& node, const Value& iterable, int64
     finished_one = finished_one || flow == Flow::kNormal;
   }
   // As in Jinja, a turn that `break` or `continue` ended does not count as one.
-  return finished_one ? Flow::kNormal : exec_scoped(node.otherwise);
+  return finished_one || node.otherwise.empty() ? Flow::kNormal : exec_scoped(node.otherwise);
 }
 
 Value Renderer::recurse(LoopObject& loop, const Value& iterable) {
@@ -311,8 +343,8 @@ Value Renderer::call_macro(MacroObject& macro, Arguments& arguments) {
     }
     inner->set(kNameKwargs, rest);
   } else if (!arguments.named.empty()) {
-    fail("TypeError", fmt::format("macro '{}' takes no keyword argument '{}'", macro.name,
-                                  arguments.named.front().first));
+    fail("TypeError",
+         fmt::format("macro '{}' takes no keyword argument '{}'", macro.name, arguments.named.front().first));
   }
   if (signature.uses_varargs) {
     Ref<ListObject> rest = sandbox.tuple();

@@ -24,7 +24,11 @@ struct Scope : Object {
 /// The `loop` variable. Looks at most one item ahead, unless the length is asked for.
 struct LoopObject : Object {
   LoopObject(Sandbox& s, const Stmt& n, Ref<Scope> sc, Value i, Ref<IteratorObject> it, int64_t d)
-      : Object(s, Kind::kLoop), node(n), scope(std::move(sc)), iterable(std::move(i)), iterator(std::move(it)),
+      : Object(s, Kind::kLoop),
+        node(n),
+        scope(std::move(sc)),
+        iterable(std::move(i)),
+        iterator(std::move(it)),
         depth0(d) {}
   bool advance(Value& out);
   bool peek(Value& out);
@@ -81,6 +85,8 @@ class Renderer {
   Flow exec(const Body& body);
   Flow exec(const Stmt& node);
   Flow exec_scoped(const Body& body);
+  /// What a call or filter block gives; unlike an expression's value, it must be a string already.
+  void write_text(const Value& v);
   Flow exec_for(const Stmt& node);
   Flow run_loop(const Stmt& node, const Value& iterable, int64_t depth0);
   /// What `run` writes to the output, as a string.

@@ -10,11 +10,16 @@ namespace {
 // How messages about a missing attribute name the object.
 std::string describe_object(const Value& v) {
   switch (v.kind()) {
-    case Kind::kNone: return "None";
-    case Kind::kNamespace: return "jinja2.utils.Namespace object";
-    case Kind::kCycler: return "jinja2.utils.Cycler object";
-    case Kind::kLoop: return "jinja2.runtime.LoopContext object";
-    default: return fmt::format("{} object", type_name(v));
+    case Kind::kNone:
+      return "None";
+    case Kind::kNamespace:
+      return "jinja2.utils.Namespace object";
+    case Kind::kCycler:
+      return "jinja2.utils.Cycler object";
+    case Kind::kLoop:
+      return "jinja2.runtime.LoopContext object";
+    default:
+      return fmt::format("{} object", type_name(v));
   }
 }
 
@@ -25,10 +30,14 @@ Value Renderer::eval(const Expr& e) {
   sandbox.step();
   line_ = e.line;
   switch (e.type) {
-    case ExprType::kNone: return {};
-    case ExprType::kBool: return Value::boolean(e.integer != 0);
-    case ExprType::kInteger: return Value::integer(e.integer);
-    case ExprType::kFloat: return Value::real(e.real);
+    case ExprType::kNone:
+      return {};
+    case ExprType::kBool:
+      return Value::boolean(e.integer != 0);
+    case ExprType::kInteger:
+      return Value::integer(e.integer);
+    case ExprType::kFloat:
+      return Value::real(e.real);
     case ExprType::kString: {
       Value& constant = constants_[static_cast<size_t>(e.id)];
       if (constant.is_none()) {
@@ -36,7 +45,8 @@ Value Renderer::eval(const Expr& e) {
       }
       return constant;
     }
-    case ExprType::kName: return eval_name(e);
+    case ExprType::kName:
+      return eval_name(e);
     case ExprType::kTuple:
     case ExprType::kList: {
       Ref<ListObject> list = e.type == ExprType::kList ? sandbox.list() : sandbox.tuple();
@@ -60,16 +70,17 @@ Value Renderer::eval(const Expr& e) {
       if (e.children.size() > 2) {
         return eval(*e.children[2]);
       }
-      return sandbox.undefined(
-          fmt::format("the inline if-expression on line {} evaluated to false and no else section was defined.",
-                      e.line));
+      return sandbox.undefined(fmt::format(
+          "the inline if-expression on line {} evaluated to false and no else section was defined.", e.line));
     case ExprType::kAnd:
     case ExprType::kOr: {
       Value left = eval(*e.children[0]);
       return truth(left) == (e.type == ExprType::kAnd) ? eval(*e.children[1]) : left;
     }
-    case ExprType::kNot: return Value::boolean(!truth(eval(*e.children[0])));
-    case ExprType::kNegate: return negate(eval(*e.children[0]));
+    case ExprType::kNot:
+      return Value::boolean(!truth(eval(*e.children[0])));
+    case ExprType::kNegate:
+      return negate(eval(*e.children[0]));
     case ExprType::kPlus: {
       const Value v = eval(*e.children[0]);
       return v.is(Kind::kFloat) ? v : negate(negate(v));
@@ -78,11 +89,16 @@ Value Renderer::eval(const Expr& e) {
       const Value left = eval(*e.children[0]);
       return arithmetic(sandbox, e.operators[0], left, eval(*e.children[1]));
     }
-    case ExprType::kCompare: return Value::boolean(eval_compare(e));
-    case ExprType::kConcat: return eval_concat(e);
-    case ExprType::kAttribute: return attribute(eval(*e.children[0]), e.text);
-    case ExprType::kItem: return eval_item(e);
-    case ExprType::kCall: return eval_call(e);
+    case ExprType::kCompare:
+      return Value::boolean(eval_compare(e));
+    case ExprType::kConcat:
+      return eval_concat(e);
+    case ExprType::kAttribute:
+      return attribute(eval(*e.children[0]), e.text);
+    case ExprType::kItem:
+      return eval_item(e);
+    case ExprType::kCall:
+      return eval_call(e);
     case ExprType::kFilter: {
       const Value v = eval(*e.children[0]);
       Arguments arguments = eval_arguments(*e.arguments);
@@ -93,8 +109,10 @@ Value Renderer::eval(const Expr& e) {
       Arguments arguments = eval_arguments(*e.arguments);
       return Value::boolean(test(e.text, v, arguments));
     }
-    case ExprType::kSlice: fail("TypeError", "a slice is no value of its own");
-    case ExprType::kNamespaceSet: break;
+    case ExprType::kSlice:
+      fail("TypeError", "a slice is no value of its own");
+    case ExprType::kNamespaceSet:
+      break;
   }
   return {};
 }
@@ -229,7 +247,8 @@ void Renderer::assign(const Expr& target, const Value& v) {
     fail("ValueError", fmt::format("too many values to unpack (expected {})", wanted));
   }
   if (items.size() < wanted) {
-    fail("ValueError", fmt::format("not enough values to unpack (expected {}, got {})", wanted, items.size()));
+    fail("ValueError",
+         fmt::format("not enough values to unpack (expected {}, got {})", wanted, items.size()));
   }
   for (size_t i = 0; i < wanted; ++i) {
     assign(*target.children[i], items[i]);
@@ -239,13 +258,16 @@ void Renderer::assign(const Expr& target, const Value& v) {
 Value Renderer::call(const Value& callee, Arguments& arguments) {
   const Sandbox::Depth depth(sandbox, 1);
   switch (callee.kind()) {
-    case Kind::kUndefined: callee.as<UndefinedObject>().raise();
-    case Kind::kCallable: return callee.as<CallableObject>().call(*this, arguments);
+    case Kind::kUndefined:
+      callee.as<UndefinedObject>().raise();
+    case Kind::kCallable:
+      return callee.as<CallableObject>().call(*this, arguments);
     case Kind::kLoop: {
       const Bound bound("loop", arguments, {"iterable"}, 1);
       return recurse(callee.as<LoopObject>(), bound.at(0));
     }
-    default: fail("TypeError", fmt::format("'{}' object is not callable", type_name(callee)));
+    default:
+      fail("TypeError", fmt::format("'{}' object is not callable", type_name(callee)));
   }
 }
 

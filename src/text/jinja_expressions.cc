@@ -49,7 +49,8 @@ ExpressionParser::Depth::Depth(ExpressionParser& parser) : parser_(parser) {
   if (++parser_.depth_ > parser_.limits_.depth) {
     const int line = parser_.current().line;
     --parser_.depth_;
-    throw Error{Code::kMalformed, fmt::format("nested deeper than the allowed {}", parser_.limits_.depth), line};
+    throw Error{Code::kMalformed, fmt::format("nested deeper than the allowed {}", parser_.limits_.depth),
+                line};
   }
 }
 
@@ -57,7 +58,7 @@ void ExpressionParser::syntax_error(const std::string& message, int line) const 
   throw Error{Code::kMalformed, message, line != 0 ? line : current().line};
 }
 
-Token ExpressionParser::next() {
+const Token& ExpressionParser::next() {
   const Token& token = tokens_[position_];
   position_ += position_ + 1 < tokens_.size() ? 1 : 0;
   return token;
@@ -129,7 +130,8 @@ void ExpressionParser::adopt(Expr& parent, ExprPtr child) const {
   if (child != nullptr) {
     parent.height = std::max(parent.height, child->height + 1);
     if (parent.height > limits_.depth * kHeightPerDepth) {
-      throw Error{Code::kMalformed, fmt::format("an expression of more than {} steps in a row", parent.height - 1),
+      throw Error{Code::kMalformed,
+                  fmt::format("an expression of more than {} steps in a row", parent.height - 1),
                   parent.line};
     }
   }
@@ -159,7 +161,9 @@ ExprPtr ExpressionParser::condition() {
 
 // Levels of operators that all group to the left: or, and, not and comparisons, sums, ~, products.
 ExprPtr ExpressionParser::binary(int level) {
-  const auto operand = [&](int l) { return l == 2 ? negation() : l == 3 ? concat() : l == 4 ? power() : binary(l); };
+  const auto operand = [&](int l) {
+    return l == 2 ? negation() : l == 3 ? concat() : l == 4 ? power() : binary(l);
+  };
   const int line = current().line;
   if (level == 0 || level == 1) {
     ExprPtr left = operand(level + 1);
@@ -239,7 +243,7 @@ ExprPtr ExpressionParser::unary(bool with_filter) {
   ExprPtr node;
   if (at_op("-") || at_op("+")) {
     const Depth depth(*this);
-    const Token token = next();
+    const Token& token = next();
     node = make(token.text == "-" ? ExprType::kNegate : ExprType::kPlus, token.line, unary(false));
   } else {
     node = primary();
@@ -293,7 +297,8 @@ ExprPtr ExpressionParser::primary() {
       return constant(token);
     }
     case TokenType::kInteger:
-    case TokenType::kFloat: return constant(next());
+    case TokenType::kFloat:
+      return constant(next());
     case TokenType::kOperator:
       if (skip_op("(")) {
         ExprPtr node = tuple(true, {}, true);
@@ -307,12 +312,14 @@ ExprPtr ExpressionParser::primary() {
         return dict();
       }
       [[fallthrough]];
-    default: syntax_error(fmt::format("unexpected {}", describe(current())));
+    default:
+      syntax_error(fmt::format("unexpected {}", describe(current())));
   }
 }
 
 bool ExpressionParser::at_tuple_end(std::string_view end) const {
-  return at(TokenType::kVariableEnd) || at(TokenType::kBlockEnd) || at_op(")") || (!end.empty() && at_name(end));
+  return at(TokenType::kVariableEnd) || at(TokenType::kBlockEnd) || at_op(")") ||
+         (!end.empty() && at_name(end));
 }
 
 ExprPtr ExpressionParser::tuple(bool with_condition, std::string_view end, bool parenthesized) {
@@ -399,9 +406,9 @@ ExprPtr ExpressionParser::filters_and_tests(ExprPtr node) {
 }
 
 ExprPtr ExpressionParser::subscript(ExprPtr node) {
-  const Token token = next();
+  const Token& token = next();
   if (token.text == ".") {
-    const Token attribute = next();
+    const Token& attribute = next();
     if (attribute.type == TokenType::kName) {
       ExprPtr result = make(ExprType::kAttribute, token.line, std::move(node));
       result->text = attribute.text;
@@ -508,7 +515,7 @@ ExprPtr ExpressionParser::call(ExprPtr node) {
 std::string ExpressionParser::dotted_name() {
   std::string name = expect_name();
   while (skip_op(".")) {
-    name += "." + expect_name();
+    name = fmt::format("{}.{}", name, expect_name());
   }
   return name;
 }

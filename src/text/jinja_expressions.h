@@ -25,7 +25,7 @@ class ExpressionParser {
   const Token& look(size_t ahead = 1) const {
     return tokens_[std::min(position_ + ahead, tokens_.size() - 1)];
   }
-  Token next();
+  const Token& next();
   bool at(TokenType type) const { return current().type == type; }
   bool at_name(std::string_view name) const { return at(TokenType::kName) && current().text == name; }
   bool at_op(std::string_view op) const { return at(TokenType::kOperator) && current().text == op; }

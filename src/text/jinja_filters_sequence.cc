@@ -22,7 +22,8 @@ Value lowered(Sandbox& sandbox, const Value& v) {
 // Reads "a.b.0" from an item, as the `attribute` arguments of filters mean it.
 class Getter {
  public:
-  Getter(Renderer& r, const Value& attribute, bool lower = false, std::optional<Value> otherwise = std::nullopt)
+  /// `otherwise` takes the place of what is undefined on the way, unless it is None.
+  Getter(Renderer& r, const Value& attribute, bool lower = false, Value otherwise = {})
       : renderer_(r), lower_(lower), otherwise_(std::move(otherwise)) {
     if (!attribute.is_string()) {
       if (!attribute.is_none()) {
@@ -44,8 +45,8 @@ class Getter {
   Value operator()(Value item) const {
     for (const Value& part : parts_) {
       item = renderer_.item(item, part);
-      if (otherwise_ && item.is_undefined()) {
-        item = *otherwise_;
+      if (item.is_undefined() && !otherwise_.is_none()) {
+        item = otherwise_;
       }
     }
     return lower_ ? lowered(renderer_.sandbox, item) : item;
@@ -55,13 +56,14 @@ class Getter {
   Renderer& renderer_;
   std::vector<Value> parts_;
   const bool lower_;
-  const std::optional<Value> otherwise_;
+  Value otherwise_;
 };
 
 // A generator over values that are already there.
 class Prepared : public IteratorObject {
  public:
-  Prepared(Sandbox& s, std::string_view type, Ref<ListObject> list) : IteratorObject(s, type), list_(std::move(list)) {}
+  Prepared(Sandbox& s, std::string_view type, Ref<ListObject> list)
+      : IteratorObject(s, type), list_(std::move(list)) {}
   bool next(Value& out) override {
     if (!list_ || index_ >= list_->items.size()) {
       return false;
@@ -88,7 +90,10 @@ class Transform : public IteratorObject {
   enum class Mode { kMap, kSelect, kReject, kSelectAttribute, kRejectAttribute };
 
   Transform(Sandbox& s, Renderer& r, Mode mode, Value source, Arguments arguments)
-      : IteratorObject(s, "generator"), renderer_(r), mode_(mode), source_(std::move(source)),
+      : IteratorObject(s, "generator"),
+        renderer_(r),
+        mode_(mode),
+        source_(std::move(source)),
         arguments_(std::move(arguments)) {}
 
   bool next(Value& out) override {
@@ -147,10 +152,10 @@ class Transform : public IteratorObject {
       take_name(0);
       return;
     }
-    std::optional<Value> otherwise;
+    Value otherwise;
     for (const auto& [name, value] : arguments_.named) {
       if (name == "default") {
-        otherwise = value.is_none() ? std::nullopt : std::optional(value);
+        otherwise = value;
       } else if (name != "attribute") {
         fail("FilterArgumentError", fmt::format("Unexpected keyword argument '{}'", name));
       }
@@ -162,7 +167,8 @@ class Transform : public IteratorObject {
   void take_name(size_t i) {
     if (i < arguments_.positional.size()) {
       if (!arguments_.positional[i].is_string()) {
-        fail("TemplateRuntimeError", fmt::format("no filter or test named by a {}", jinja::type_name(arguments_.positional[i])));
+        fail("TemplateRuntimeError",
+             fmt::format("no filter or test named by a {}", jinja::type_name(arguments_.positional[i])));
       }
       name_ = std::string(arguments_.positional[i].text());
       ++i;
@@ -229,7 +235,8 @@ Value sort(Renderer& r, const Value& v, Arguments& arguments) {
     const std::string_view names = bound.at(2).text();
     for (size_t start = 0; start <= names.size();) {
       const size_t end = std::min(names.find(',', start), names.size());
-      getters.emplace_back(r, r.sandbox.string(std::string(names.substr(start, end - start))), !bound.flag(1));
+      getters.emplace_back(r, r.sandbox.string(std::string(names.substr(start, end - start))),
+                           !bound.flag(1));
       start = end + 1;
     }
   } else {
@@ -270,7 +277,7 @@ Value dict_sort(Renderer& r, const Value& v, Arguments& arguments) {
 
 Value group_by(Renderer& r, const Value& v, Arguments& arguments) {
   const Bound bound("groupby", arguments, {"attribute", "default", "case_sensitive"}, 1);
-  const std::optional<Value> otherwise = bound.some(1) ? std::optional(bound.at(1)) : std::nullopt;
+  const Value otherwise = bound.get(1, Value());
   const Getter key_of(r, bound.at(0), !bound.flag(2), otherwise);
   const Getter shown_key_of(r, bound.at(0), false, otherwise);
   const Ref<ListObject> list = to_list(r.sandbox, v);
@@ -297,7 +304,9 @@ Value group_by(Renderer& r, const Value& v, Arguments& arguments) {
 class Unique : public IteratorObject {
  public:
   Unique(Sandbox& s, Ref<IteratorObject> source, Getter getter)
-      : IteratorObject(s, "generator"), source_(std::move(source)), getter_(std::move(getter)),
+      : IteratorObject(s, "generator"),
+        source_(std::move(source)),
+        getter_(std::move(getter)),
         seen_(s.make<DictObject>()) {}
   bool next(Value& out) override {
     const Sandbox::Depth depth(sandbox, 5);
@@ -401,7 +410,9 @@ Value first(Renderer& r, const Value& v, Arguments& arguments) {
   return iterate(r.sandbox, v)->next(out) ? out : r.sandbox.undefined("No first item, sequence was empty.");
 }
 
-bool is_reversible(const Value& v) { return has_length(v); }
+bool is_reversible(const Value& v) {
+  return has_length(v);
+}
 
 Value last(Renderer& r, const Value& v, Arguments& arguments) {
   const Bound bound("last", arguments, {});

@@ -13,9 +13,13 @@ namespace hetero::jinja {
 namespace {
 
 // str(v), except that text marked as safe stays so.
-Value text_of(Renderer& r, const Value& v) { return to_string(r.sandbox, v); }
+Value text_of(Renderer& r, const Value& v) {
+  return to_string(r.sandbox, v);
+}
 
-bool is_markup(const Value& v) { return v.is_string() && v.as<StringObject>().markup; }
+bool is_markup(const Value& v) {
+  return v.is_string() && v.as<StringObject>().markup;
+}
 
 template <const char* method>
 Value by_method(Renderer& r, const Value& v, Arguments& arguments) {
@@ -114,7 +118,8 @@ Value truncate(Renderer& r, const Value& v, Arguments& arguments) {
   const int64_t leeway = bound.some(3) ? bound.integer(3, 0) : 5;
   const int64_t end_length = count_code_points(end);
   if (most < end_length || leeway < 0) {
-    fail("AssertionError", fmt::format("expected length >= {} and leeway >= 0, got {} and {}", end_length, most, leeway));
+    fail("AssertionError",
+         fmt::format("expected length >= {} and leeway >= 0, got {} and {}", end_length, most, leeway));
   }
   if (jinja::length(v) <= most + leeway) {
     return v;
@@ -193,8 +198,8 @@ Value url_encode(Renderer& r, const Value& v, Arguments& arguments) {
     return out.take();
   }
   const Ref<IteratorObject> it = iterate(
-      r.sandbox, v.is(Kind::kDict) ? Value(r.sandbox.make<DictViewObject>(Ref<DictObject>(&v.as<DictObject>()),
-                                                                          DictViewObject::Part::kItems))
+      r.sandbox, v.is(Kind::kDict) ? Value(r.sandbox.make<DictViewObject>(
+                                         Ref<DictObject>(&v.as<DictObject>()), DictViewObject::Part::kItems))
                                    : v);
   for (Value entry; it->next(entry);) {
     const Ref<ListObject> pair = to_list(r.sandbox, entry);
@@ -263,21 +268,22 @@ Value int_filter(Renderer& r, const Value& v, Arguments& arguments) {
   return real && std::isfinite(*real) ? Value::integer(int_of_float(*real)) : otherwise;
 }
 
-Value float_filter(Renderer& r, const Value& v, Arguments& arguments) {
-  const Bound bound("float", arguments, {"default"});
+// float(v); nothing where Python raises TypeError or ValueError.
+std::optional<double> to_float(const Value& v) {
   if (v.is_undefined()) {
     v.as<UndefinedObject>().raise();
   }
-  if (v.is_number()) {
-    return Value::real(v.number());
+  if (!v.is_string()) {
+    return v.is_number() ? std::optional(v.number()) : std::nullopt;
   }
-  if (v.is_string()) {
-    r.sandbox.scanned(4 * v.text().size());
-    if (const std::optional<double> real = parse_float(v.text())) {
-      return Value::real(*real);
-    }
-  }
-  return bound.get(0, Value::real(0));
+  v.object()->sandbox.scanned(4 * v.text().size());
+  return parse_float(v.text());
+}
+
+Value float_filter(Renderer&, const Value& v, Arguments& arguments) {
+  const Bound bound("float", arguments, {"default"});
+  const std::optional<double> real = to_float(v);
+  return real ? Value::real(*real) : bound.get(0, Value::real(0));
 }
 
 Value abs_filter(Renderer&, const Value& v, Arguments& arguments) {
@@ -331,9 +337,11 @@ Value round_filter(Renderer&, const Value& v, Arguments& arguments) {
 Value file_size(Renderer& r, const Value& v, Arguments& arguments) {
   const Bound bound("filesizeformat", arguments, {"binary"});
   const bool binary = bound.flag(0);
-  Arguments none;
-  const Value number = float_filter(r, v, none);
-  const double bytes = number.real();
+  const std::optional<double> number = to_float(v);
+  if (!number) {
+    fail("TypeError", "float() argument must be a string or a real number");
+  }
+  const double bytes = *number;
   const double base = binary ? 1024 : 1000;
   if (bytes == 1) {
     return r.sandbox.string("1 Byte");
@@ -370,7 +378,7 @@ Value tojson(Renderer& r, const Value& v, Arguments& arguments) {
   style.sort_keys = bound.flag(3);
   if (bound.some(1)) {
     style.indented = true;
-    style.item_separator = ",";
+    style.item_separator.assign(1, ',');
     if (bound.at(1).is_string()) {
       style.indent = std::string(bound.at(1).text());
     } else {
@@ -381,7 +389,8 @@ Value tojson(Renderer& r, const Value& v, Arguments& arguments) {
   }
   if (bound.some(2)) {
     const Ref<ListObject> separators = to_list(r.sandbox, bound.at(2));
-    if (separators->items.size() != 2 || !separators->items[0].is_string() || !separators->items[1].is_string()) {
+    if (separators->items.size() != 2 || !separators->items[0].is_string() ||
+        !separators->items[1].is_string()) {
       fail("TypeError", "separators must be a pair of strings");
     }
     style.item_separator = std::string(separators->items[0].text());

@@ -38,7 +38,8 @@ int64_t read_number(std::string_view s, size_t& i) {
   return n;
 }
 
-void add_padded(TextBuilder& out, std::string_view sign, std::string_view body, int64_t length, const Spec& spec) {
+void add_padded(TextBuilder& out, std::string_view sign, std::string_view body, int64_t length,
+                const Spec& spec) {
   const int64_t missing = std::max<int64_t>(0, spec.width - length - static_cast<int64_t>(sign.size()));
   const int64_t left = spec.align == '>' ? missing : spec.align == '^' ? missing / 2 : 0;
   const int64_t inside = spec.align == '=' ? missing : 0;
@@ -74,7 +75,7 @@ std::string sign_of(bool negative, char sign) {
 
 void add_number(TextBuilder& out, std::string sign, std::string body, Spec spec) {
   if (spec.zero && spec.align == '\0') {
-    spec.fill = "0";
+    spec.fill.assign(1, '0');
     spec.align = '=';
   }
   spec.align = spec.align == '\0' ? '>' : spec.align;
@@ -119,13 +120,15 @@ void format_float(TextBuilder& out, double value, Spec spec) {
       body += ".0";
     }
   } else if (type == 'e') {
-    body = spec.alternate ? fmt::format("{:#.{}e}", size, precision) : fmt::format("{:.{}e}", size, precision);
+    body =
+        spec.alternate ? fmt::format("{:#.{}e}", size, precision) : fmt::format("{:.{}e}", size, precision);
   } else if (type == 'g') {
     const int digits = std::max(1, precision);
     body = spec.alternate ? fmt::format("{:#.{}g}", size, digits) : fmt::format("{:.{}g}", size, digits);
   } else {
     const double shown = spec.type == '%' ? size * 100 : size;
-    body = spec.alternate ? fmt::format("{:#.{}f}", shown, precision) : fmt::format("{:.{}f}", shown, precision);
+    body =
+        spec.alternate ? fmt::format("{:#.{}f}", shown, precision) : fmt::format("{:.{}f}", shown, precision);
   }
   body += spec.type == '%' ? "%" : "";
   if (upper) {
@@ -299,7 +302,8 @@ class PercentFormatter {
 
   static void limit_precision(const Spec& spec) {
     if (spec.precision > kMaxPrecision) {
-      fail("ValueError", fmt::format("a precision of {} is over the limit of {}", spec.precision, kMaxPrecision));
+      fail("ValueError",
+           fmt::format("a precision of {} is over the limit of {}", spec.precision, kMaxPrecision));
     }
   }
 
@@ -367,10 +371,12 @@ void format_value(Sandbox& sandbox, TextBuilder& out, const Value& v, std::strin
   }
   Spec spec = parse_spec(text);
   const auto unknown = [&] {
-    fail("ValueError", fmt::format("Unknown format code '{}' for object of type '{}'", spec.type, type_name(v)));
+    fail("ValueError",
+         fmt::format("Unknown format code '{}' for object of type '{}'", spec.type, type_name(v)));
   };
   if (v.is_number() && spec.precision > kMaxPrecision) {
-    fail("ValueError", fmt::format("a precision of {} is over the limit of {}", spec.precision, kMaxPrecision));
+    fail("ValueError",
+         fmt::format("a precision of {} is over the limit of {}", spec.precision, kMaxPrecision));
   }
   if (v.is_integral() && std::string_view("eEfFgG%").find(spec.type) == kNotFound) {
     if (spec.type == '\0' && v.is(Kind::kBool)) {
@@ -400,7 +406,7 @@ void format_value(Sandbox& sandbox, TextBuilder& out, const Value& v, std::strin
       unknown();
     }
     if (spec.zero && spec.align == '\0') {
-      spec.fill = "0";
+      spec.fill.assign(1, '0');
     }
     if (spec.align == '=') {
       fail("ValueError", "'=' alignment not allowed in string format specifier");
@@ -493,7 +499,8 @@ class BraceFormatter {
         fail("ValueError", "Only '.' or '[' may follow ']' in format field specifier");
       }
       const std::string_view key = name.substr(i + 1, close - i - 1);
-      v = renderer_.item(v, index(key) ? Value::integer(*index(key)) : renderer_.sandbox.string(std::string(key)));
+      v = renderer_.item(
+          v, index(key) ? Value::integer(*index(key)) : renderer_.sandbox.string(std::string(key)));
       i = close + 1;
     }
     return v;
@@ -511,8 +518,8 @@ class BraceFormatter {
     const std::optional<Int> number = name.empty() ? std::optional<Int>(automatic_++) : index(name);
     if (number) {
       if (*number >= static_cast<Int>(arguments_.positional.size())) {
-        fail("IndexError", fmt::format("Replacement index {} out of range for positional args tuple",
-                                       int_repr(*number)));
+        fail("IndexError",
+             fmt::format("Replacement index {} out of range for positional args tuple", int_repr(*number)));
       }
       return arguments_.positional[static_cast<size_t>(*number)];
     }

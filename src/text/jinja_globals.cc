@@ -44,8 +44,8 @@ Value range(Renderer& r, const Value&, Arguments& arguments) {
   }
   Ref<RangeObject> result = r.sandbox.make<RangeObject>(start, stop, step);
   if (result->length() > kMaxRange) {
-    fail("OverflowError",
-         fmt::format("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({}).", int_repr(kMaxRange)));
+    fail("OverflowError", fmt::format("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({}).",
+                                      int_repr(kMaxRange)));
   }
   return result;
 }
@@ -54,7 +54,8 @@ Value range(Renderer& r, const Value&, Arguments& arguments) {
 Ref<DictObject> make_dict(Renderer& r, std::string_view function, const Arguments& arguments) {
   Ref<DictObject> dict = r.sandbox.make<DictObject>();
   if (arguments.positional.size() > 1) {
-    fail("TypeError", fmt::format("{} expected at most 1 argument, got {}", function, arguments.positional.size()));
+    fail("TypeError",
+         fmt::format("{} expected at most 1 argument, got {}", function, arguments.positional.size()));
   }
   if (!arguments.positional.empty() && arguments.positional[0].is(Kind::kDict)) {
     for (const auto& [key, value] : arguments.positional[0].as<DictObject>().entries) {
@@ -78,7 +79,9 @@ Ref<DictObject> make_dict(Renderer& r, std::string_view function, const Argument
   return dict;
 }
 
-Value dict(Renderer& r, const Value&, Arguments& arguments) { return make_dict(r, "dict", arguments); }
+Value dict(Renderer& r, const Value&, Arguments& arguments) {
+  return make_dict(r, "dict", arguments);
+}
 
 Value make_namespace(Renderer& r, const Value&, Arguments& arguments) {
   const Ref<DictObject> members = make_dict(r, "namespace", arguments);

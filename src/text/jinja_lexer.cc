@@ -10,9 +10,13 @@
 namespace hetero::jinja {
 namespace {
 
-bool is_digit_char(char c) { return c >= '0' && c <= '9'; }
+bool is_digit_char(char c) {
+  return c >= '0' && c <= '9';
+}
 
-bool is_hex_digit(char c) { return is_digit_char(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+bool is_hex_digit(char c) {
+  return is_digit_char(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 
 // Line ends become "\n", and the last one goes.
 std::string normalize(std::string_view source) {
@@ -104,8 +108,8 @@ class Lexer {
 
   void text_until_tag() {
     size_t open = source_.find('{', position_);
-    while (open != kNotFound && (open + 1 == source_.size() || std::string_view("%{#").find(source_[open + 1]) ==
-                                                                   kNotFound)) {
+    while (open != kNotFound &&
+           (open + 1 == source_.size() || std::string_view("%{#").find(source_[open + 1]) == kNotFound)) {
       open = source_.find('{', open + 1);
     }
     const std::string_view source = source_;
@@ -150,7 +154,8 @@ class Lexer {
 
   void raw_block() {
     line_starting_ = source_[position_ - 1] == '\n';
-    for (size_t open = source_.find("{%", position_); open != kNotFound; open = source_.find("{%", open + 1)) {
+    for (size_t open = source_.find("{%", position_); open != kNotFound;
+         open = source_.find("{%", open + 1)) {
       const char sign = sign_at(open + 2);
       const size_t name = skip_space(open + 2 + (sign != '\0' ? 1 : 0));
       if (source_.compare(name, 6, "endraw") != 0) {
@@ -341,8 +346,9 @@ class Lexer {
         append_code_point(out, value);
       } else if (c == 'N') {
         const size_t close = i < s.size() && s[i] == '{' ? s.find('}', i) : kNotFound;
-        const auto named = close == kNotFound ? std::nullopt
-                                              : code_point_of_name(std::string(s.substr(i + 1, close - i - 1)));
+        const auto named = close == kNotFound
+                               ? std::nullopt
+                               : code_point_of_name(std::string(s.substr(i + 1, close - i - 1)));
         if (!named) {
           syntax_error("unknown Unicode character name in a \\N{...} escape");
         }
@@ -410,17 +416,27 @@ class Lexer {
 
 std::string describe(const Token& token) {
   switch (token.type) {
-    case TokenType::kText: return "template text";
-    case TokenType::kBlockBegin: return "begin of statement block";
-    case TokenType::kBlockEnd: return "end of statement block";
-    case TokenType::kVariableBegin: return "begin of print statement";
-    case TokenType::kVariableEnd: return "end of print statement";
-    case TokenType::kString: return "a string";
-    case TokenType::kEnd: return "end of template";
-    default: return fmt::format("'{}'", token.text);
+    case TokenType::kText:
+      return "template text";
+    case TokenType::kBlockBegin:
+      return "begin of statement block";
+    case TokenType::kBlockEnd:
+      return "end of statement block";
+    case TokenType::kVariableBegin:
+      return "begin of print statement";
+    case TokenType::kVariableEnd:
+      return "end of print statement";
+    case TokenType::kString:
+      return "a string";
+    case TokenType::kEnd:
+      return "end of template";
+    default:
+      return fmt::format("'{}'", token.text);
   }
 }
 
-std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
+std::vector<Token> tokenize(std::string_view source) {
+  return Lexer(source).run();
+}
 
 }  // namespace hetero::jinja

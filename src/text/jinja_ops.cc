@@ -13,21 +13,36 @@ constexpr Int kIntMax = ~(static_cast<Int>(1) << 126 << 1);
 
 std::string_view symbol(Operator op) {
   switch (op) {
-    case Operator::kAdd: return "+";
-    case Operator::kSubtract: return "-";
-    case Operator::kMultiply: return "*";
-    case Operator::kDivide: return "/";
-    case Operator::kFloorDivide: return "//";
-    case Operator::kModulo: return "%";
-    case Operator::kPower: return "** or pow()";
-    case Operator::kEqual: return "==";
-    case Operator::kNotEqual: return "!=";
-    case Operator::kLess: return "<";
-    case Operator::kLessEqual: return "<=";
-    case Operator::kGreater: return ">";
-    case Operator::kGreaterEqual: return ">=";
-    case Operator::kIn: return "in";
-    case Operator::kNotIn: return "not in";
+    case Operator::kAdd:
+      return "+";
+    case Operator::kSubtract:
+      return "-";
+    case Operator::kMultiply:
+      return "*";
+    case Operator::kDivide:
+      return "/";
+    case Operator::kFloorDivide:
+      return "//";
+    case Operator::kModulo:
+      return "%";
+    case Operator::kPower:
+      return "** or pow()";
+    case Operator::kEqual:
+      return "==";
+    case Operator::kNotEqual:
+      return "!=";
+    case Operator::kLess:
+      return "<";
+    case Operator::kLessEqual:
+      return "<=";
+    case Operator::kGreater:
+      return ">";
+    case Operator::kGreaterEqual:
+      return ">=";
+    case Operator::kIn:
+      return "in";
+    case Operator::kNotIn:
+      return "not in";
   }
   return "";
 }
@@ -37,7 +52,9 @@ std::string_view symbol(Operator op) {
                                 type_name(b)));
 }
 
-[[noreturn]] void int_overflow() { fail("OverflowError", "integers are limited to 127 bits"); }
+[[noreturn]] void int_overflow() {
+  fail("OverflowError", "integers are limited to 127 bits");
+}
 
 void check(bool fits) {
   if (!fits) {
@@ -101,9 +118,12 @@ double real_power(double a, double b) {
 
 Value real_arithmetic(Operator op, double a, double b) {
   switch (op) {
-    case Operator::kAdd: return Value::real(a + b);
-    case Operator::kSubtract: return Value::real(a - b);
-    case Operator::kMultiply: return Value::real(a * b);
+    case Operator::kAdd:
+      return Value::real(a + b);
+    case Operator::kSubtract:
+      return Value::real(a - b);
+    case Operator::kMultiply:
+      return Value::real(a * b);
     case Operator::kDivide:
       if (b == 0) {
         fail("ZeroDivisionError", "float division by zero");
@@ -120,23 +140,32 @@ Value real_arithmetic(Operator op, double a, double b) {
       const double floored = std::floor(quotient);
       return Value::real(quotient - floored > 0.5 ? floored + 1 : floored);
     }
-    case Operator::kModulo: return Value::real(real_modulo(a, b));
-    default: return Value::real(real_power(a, b));
+    case Operator::kModulo:
+      return Value::real(real_modulo(a, b));
+    default:
+      return Value::real(real_power(a, b));
   }
 }
 
 Value int_arithmetic(Operator op, Int a, Int b) {
   Int result = 0;
   switch (op) {
-    case Operator::kAdd: check(!__builtin_add_overflow(a, b, &result)); return Value::integer(result);
-    case Operator::kSubtract: check(!__builtin_sub_overflow(a, b, &result)); return Value::integer(result);
-    case Operator::kMultiply: check(!__builtin_mul_overflow(a, b, &result)); return Value::integer(result);
+    case Operator::kAdd:
+      check(!__builtin_add_overflow(a, b, &result));
+      return Value::integer(result);
+    case Operator::kSubtract:
+      check(!__builtin_sub_overflow(a, b, &result));
+      return Value::integer(result);
+    case Operator::kMultiply:
+      check(!__builtin_mul_overflow(a, b, &result));
+      return Value::integer(result);
     case Operator::kDivide:
       if (b == 0) {
         fail("ZeroDivisionError", "division by zero");
       }
       return Value::real(static_cast<double>(static_cast<long double>(a) / static_cast<long double>(b)));
-    case Operator::kFloorDivide: return Value::integer(floor_divide(a, b));
+    case Operator::kFloorDivide:
+      return Value::integer(floor_divide(a, b));
     case Operator::kModulo:
       if (b == -1) {
         return Value::integer(0);
@@ -155,8 +184,10 @@ Value repeat(Sandbox& sandbox, const Value& sequence, const Value& times) {
   const size_t count = static_cast<size_t>(std::max<int64_t>(0, to_index(times)));
   if (sequence.is_string()) {
     TextBuilder out(sandbox);
-    sandbox.step(static_cast<int64_t>(std::min<size_t>(count, INT64_MAX / 64) / 16));
-    out.add(count, sequence.text());
+    if (!sequence.text().empty()) {
+      sandbox.step(static_cast<int64_t>(count / 16));
+      out.add(count, sequence.text());
+    }
     return out.take(sequence.as<StringObject>().markup);
   }
   Ref<ListObject> out = sandbox.make<ListObject>(sequence.kind());
@@ -169,15 +200,21 @@ Value repeat(Sandbox& sandbox, const Value& sequence, const Value& times) {
   return out;
 }
 
-bool is_repeatable(const Value& v) { return v.is_string() || v.is_sequence(); }
+bool is_repeatable(const Value& v) {
+  return v.is_string() || v.is_sequence();
+}
 
 template <class T>
 bool ordered(Operator op, const T& a, const T& b) {
   switch (op) {
-    case Operator::kLess: return a < b;
-    case Operator::kLessEqual: return a <= b;
-    case Operator::kGreater: return a > b;
-    default: return a >= b;
+    case Operator::kLess:
+      return a < b;
+    case Operator::kLessEqual:
+      return a <= b;
+    case Operator::kGreater:
+      return a > b;
+    default:
+      return a >= b;
   }
 }
 
@@ -208,8 +245,8 @@ bool order(Operator op, const Value& a, const Value& b) {
     }
     return ordered(op, a.items().size(), b.items().size());
   }
-  fail("TypeError", fmt::format("'{}' not supported between instances of '{}' and '{}'", symbol(op), type_name(a),
-                                type_name(b)));
+  fail("TypeError", fmt::format("'{}' not supported between instances of '{}' and '{}'", symbol(op),
+                                type_name(a), type_name(b)));
 }
 
 // Python's slice.indices: where a slice starts, and how many items it takes.
@@ -249,7 +286,8 @@ Value slice_string(Sandbox& sandbox, const Value& v, const Range& range) {
   const bool one_byte_each = static_cast<size_t>(v.as<StringObject>().length()) == s.size();
   if (range.step == 1) {
     const size_t from = one_byte_each ? static_cast<size_t>(range.start) : byte_offset(s, range.start);
-    const size_t bytes = one_byte_each ? static_cast<size_t>(range.count) : byte_offset(s.substr(from), range.count);
+    const size_t bytes =
+        one_byte_each ? static_cast<size_t>(range.count) : byte_offset(s.substr(from), range.count);
     sandbox.scanned(one_byte_each ? 0 : from + bytes);
     sandbox.copied(bytes);
     return sandbox.string(std::string(s.substr(from, bytes)), markup);
@@ -299,12 +337,23 @@ std::string escape(std::string_view s) {
   std::string out;
   for (const char c : s) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -383,17 +432,23 @@ Value negate(const Value& v) {
 
 bool compare(Operator op, const Value& a, const Value& b) {
   switch (op) {
-    case Operator::kEqual: return equal(a, b);
-    case Operator::kNotEqual: return !equal(a, b);
-    case Operator::kIn: return contains(b, a);
-    case Operator::kNotIn: return !contains(b, a);
-    default: return order(op, a, b);
+    case Operator::kEqual:
+      return equal(a, b);
+    case Operator::kNotEqual:
+      return !equal(a, b);
+    case Operator::kIn:
+      return contains(b, a);
+    case Operator::kNotIn:
+      return !contains(b, a);
+    default:
+      return order(op, a, b);
   }
 }
 
 bool contains(const Value& container, const Value& item) {
   switch (container.kind()) {
-    case Kind::kUndefined: return false;
+    case Kind::kUndefined:
+      return false;
     case Kind::kString:
       if (!item.is_string()) {
         fail("TypeError",
@@ -401,7 +456,8 @@ bool contains(const Value& container, const Value& item) {
       }
       container.object()->sandbox.scanned(container.text().size() + item.text().size());
       return find(container.text(), item.text()) != kNotFound;
-    case Kind::kDict: return container.as<DictObject>().find(item) != nullptr;
+    case Kind::kDict:
+      return container.as<DictObject>().find(item) != nullptr;
     case Kind::kRange:
       if (item.is_integral()) {
         const RangeObject& r = container.as<RangeObject>();

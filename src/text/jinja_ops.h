@@ -12,7 +12,9 @@ Value arithmetic(Sandbox& sandbox, Operator op, const Value& a, const Value& b);
 Value negate(const Value& v);
 /// ==, !=, <, <=, >, >=, in, not in.
 bool compare(Operator op, const Value& a, const Value& b);
-inline bool less(const Value& a, const Value& b) { return compare(Operator::kLess, a, b); }
+inline bool less(const Value& a, const Value& b) {
+  return compare(Operator::kLess, a, b);
+}
 bool contains(const Value& container, const Value& item);
 
 /// x[key], without falling back to attributes; nothing where Python raises LookupError or TypeError.
@@ -32,7 +34,8 @@ std::string escape(std::string_view s);
 Value concatenate(Sandbox& sandbox, const Value& a, const Value& b);
 
 /// str.replace; a negative `count` is no limit.
-Value replace_text(Sandbox& sandbox, std::string_view s, std::string_view from, std::string_view to, int64_t count);
+Value replace_text(Sandbox& sandbox, std::string_view s, std::string_view from, std::string_view to,
+                   int64_t count);
 /// str.ljust ('l'), rjust ('r') and center ('c').
 Value pad_text(Sandbox& sandbox, const Value& v, int64_t width, char side, std::string_view fill);
 

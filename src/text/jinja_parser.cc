@@ -9,9 +9,14 @@
 namespace hetero::jinja {
 namespace {
 
+// Tokens and tree take some hundred times the memory of the densest source. Real templates have
+// less than a tenth of this.
+constexpr size_t kMaxSource = 1 << 20;
+
 class Parser : public ExpressionParser {
  public:
-  Parser(std::vector<Token> tokens, const TemplateLimits& limits) : ExpressionParser(std::move(tokens), limits) {}
+  Parser(std::vector<Token> tokens, const TemplateLimits& limits)
+      : ExpressionParser(std::move(tokens), limits) {}
 
   std::unique_ptr<Template> run() {
     template_->body = body({}, "");
@@ -74,7 +79,8 @@ class Parser : public ExpressionParser {
                                      fmt::join(ends, ", ")));
           }
           return result;
-        default: syntax_error(fmt::format("unexpected {}", describe(current())));
+        default:
+          syntax_error(fmt::format("unexpected {}", describe(current())));
       }
     }
   }
@@ -106,8 +112,7 @@ class Parser : public ExpressionParser {
     if (!at(TokenType::kName)) {
       syntax_error(fmt::format("tag name expected, got {}", describe(current())));
     }
-    const Token tag = current();
-    next();
+    const Token& tag = next();
     const std::string& name = tag.text;
     if (name == "if") {
       return if_block(tag);
@@ -186,7 +191,7 @@ class Parser : public ExpressionParser {
       ExprPtr condition = tuple(false);
       Body branch = block({"elif", "else", "endif"}, "if", false);
       node->branches.emplace_back(std::move(condition), std::move(branch));
-      const std::string end = next().text;
+      const std::string& end = next().text;
       if (end == "else") {
         node->otherwise = block({"endif"}, "if");
       }
@@ -373,6 +378,10 @@ class Parser : public ExpressionParser {
 }  // namespace
 
 std::unique_ptr<Template> parse(std::string_view source, const TemplateLimits& limits) {
+  if (source.size() > kMaxSource) {
+    throw Error{Code::kMalformed,
+                fmt::format("{} bytes of source, more than the allowed {}", source.size(), kMaxSource)};
+  }
   return Parser(tokenize(source), limits).run();
 }
 

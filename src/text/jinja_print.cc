@@ -11,26 +11,49 @@
 namespace hetero::jinja {
 namespace {
 
+// Long strings are written in pieces, so that the limit on texts stops them early.
+constexpr size_t kPiece = 4096;
+
 class Printer {
  public:
   explicit Printer(TextBuilder& out) : out_(out) {}
 
   void repr(const Value& v) {
     switch (v.kind()) {
-      case Kind::kNone: out_.add("None"); break;
-      case Kind::kBool: out_.add(v.integer() != 0 ? "True" : "False"); break;
-      case Kind::kInt: out_.add(int_repr(v.integer())); break;
-      case Kind::kFloat: out_.add(float_repr(v.real())); break;
-      case Kind::kUndefined: out_.add("Undefined"); break;
-      case Kind::kString: string(v.as<StringObject>()); break;
-      case Kind::kRange: range(v.as<RangeObject>()); break;
+      case Kind::kNone:
+        out_.add("None");
+        break;
+      case Kind::kBool:
+        out_.add(v.integer() != 0 ? "True" : "False");
+        break;
+      case Kind::kInt:
+        out_.add(int_repr(v.integer()));
+        break;
+      case Kind::kFloat:
+        out_.add(float_repr(v.real()));
+        break;
+      case Kind::kUndefined:
+        out_.add("Undefined");
+        break;
+      case Kind::kString:
+        string(v.as<StringObject>());
+        break;
+      case Kind::kRange:
+        range(v.as<RangeObject>());
+        break;
       case Kind::kList:
       case Kind::kTuple:
       case Kind::kDict:
       case Kind::kDictView:
-      case Kind::kNamespace: container(v); break;
-      case Kind::kIterator: out_.add(fmt::format("<{} object>", type_name(v))); break;
-      default: out_.add(v.object()->describe()); break;
+      case Kind::kNamespace:
+        container(v);
+        break;
+      case Kind::kIterator:
+        out_.add(fmt::format("<{} object>", type_name(v)));
+        break;
+      default:
+        out_.add(v.object()->describe());
+        break;
     }
   }
 
@@ -40,7 +63,7 @@ class Printer {
     if (s.markup) {
       out_.add("Markup(");
     }
-    out_.add(quote(s.text));
+    out_.add(quote(s.text, static_cast<size_t>(s.sandbox.limits().output_bytes)));
     if (s.markup) {
       out_.add(")");
     }
@@ -101,7 +124,7 @@ class Printer {
         out_.add("{");
         for (const auto& [name, value] : v.as<NamespaceObject>().members) {
           separate();
-          out_.add(quote(name) + ": ");
+          out_.add(fmt::format("{}: ", quote(name)));
           repr(value);
         }
         out_.add("}");
@@ -130,15 +153,30 @@ class JsonPrinter {
 
   void value(const Value& v, size_t level) {
     switch (v.kind()) {
-      case Kind::kNone: out_.add("null"); break;
-      case Kind::kBool: out_.add(v.integer() != 0 ? "true" : "false"); break;
-      case Kind::kInt: out_.add(int_repr(v.integer())); break;
-      case Kind::kFloat: out_.add(number(v.real())); break;
-      case Kind::kString: string(v.text(), v.object()->sandbox); break;
+      case Kind::kNone:
+        out_.add("null");
+        break;
+      case Kind::kBool:
+        out_.add(v.integer() != 0 ? "true" : "false");
+        break;
+      case Kind::kInt:
+        out_.add(int_repr(v.integer()));
+        break;
+      case Kind::kFloat:
+        out_.add(number(v.real()));
+        break;
+      case Kind::kString:
+        string(v.text(), v.object()->sandbox);
+        break;
       case Kind::kList:
-      case Kind::kTuple: array(v, level); break;
-      case Kind::kDict: object(v.as<DictObject>(), level); break;
-      default: fail("TypeError", fmt::format("Object of type {} is not JSON serializable", type_name(v)));
+      case Kind::kTuple:
+        array(v, level);
+        break;
+      case Kind::kDict:
+        object(v.as<DictObject>(), level);
+        break;
+      default:
+        fail("TypeError", fmt::format("Object of type {} is not JSON serializable", type_name(v)));
     }
   }
 
@@ -149,31 +187,49 @@ class JsonPrinter {
 
   void string(std::string_view s, Sandbox& sandbox) {
     sandbox.scanned(s.size());
-    std::string quoted = "\"";
+    std::string piece(1, '"');
     for (size_t pos = 0; pos < s.size();) {
+      if (piece.size() > kPiece) {
+        out_.add(piece);
+        piece.clear();
+      }
       const size_t start = pos;
       const char32_t c = next_code_point(s, pos);
       switch (c) {
-        case '"': quoted += "\\\""; break;
-        case '\\': quoted += "\\\\"; break;
-        case '\n': quoted += "\\n"; break;
-        case '\r': quoted += "\\r"; break;
-        case '\t': quoted += "\\t"; break;
-        case '\f': quoted += "\\f"; break;
-        case '\b': quoted += "\\b"; break;
+        case '"':
+          piece += "\\\"";
+          break;
+        case '\\':
+          piece += "\\\\";
+          break;
+        case '\n':
+          piece += "\\n";
+          break;
+        case '\r':
+          piece += "\\r";
+          break;
+        case '\t':
+          piece += "\\t";
+          break;
+        case '\f':
+          piece += "\\f";
+          break;
+        case '\b':
+          piece += "\\b";
+          break;
         default:
           if (c < 0x20 || (style_.ascii && c > 0x7e && c < 0x10000)) {
-            quoted += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
+            piece += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));
           } else if (style_.ascii && c > 0x7e) {
             const uint32_t rest = static_cast<uint32_t>(c) - 0x10000;
-            quoted += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff));
+            piece += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + (rest >> 10), 0xdc00 + (rest & 0x3ff));
           } else {
-            quoted += s.substr(start, pos - start);
+            piece += s.substr(start, pos - start);
           }
       }
     }
-    quoted += '"';
-    out_.add(quoted);
+    piece += '"';
+    out_.add(piece);
   }
 
   void line(size_t level) {
@@ -205,11 +261,21 @@ class JsonPrinter {
 
   void key(const Value& k) {
     switch (k.kind()) {
-      case Kind::kString: string(k.text(), k.object()->sandbox); break;
-      case Kind::kNone: out_.add("\"null\""); break;
-      case Kind::kBool: out_.add(k.integer() != 0 ? "\"true\"" : "\"false\""); break;
-      case Kind::kInt: out_.add("\"" + int_repr(k.integer()) + "\""); break;
-      case Kind::kFloat: out_.add("\"" + number(k.real()) + "\""); break;
+      case Kind::kString:
+        string(k.text(), k.object()->sandbox);
+        break;
+      case Kind::kNone:
+        out_.add("\"null\"");
+        break;
+      case Kind::kBool:
+        out_.add(k.integer() != 0 ? "\"true\"" : "\"false\"");
+        break;
+      case Kind::kInt:
+        out_.add(fmt::format("\"{}\"", int_repr(k.integer())));
+        break;
+      case Kind::kFloat:
+        out_.add(fmt::format("\"{}\"", number(k.real())));
+        break;
       default:
         fail("TypeError", fmt::format("keys must be str, int, float, bool or None, not {}", type_name(k)));
     }
@@ -284,11 +350,16 @@ Value from_json(Sandbox& sandbox, const nlohmann::ordered_json& json) {
   const Sandbox::Depth depth(sandbox, 4);
   sandbox.step();
   switch (json.type()) {
-    case nlohmann::ordered_json::value_t::boolean: return Value::boolean(json.get<bool>());
-    case nlohmann::ordered_json::value_t::number_integer: return Value::integer(json.get<int64_t>());
-    case nlohmann::ordered_json::value_t::number_unsigned: return Value::integer(json.get<uint64_t>());
-    case nlohmann::ordered_json::value_t::number_float: return Value::real(json.get<double>());
-    case nlohmann::ordered_json::value_t::string: return sandbox.string(json.get<std::string>());
+    case nlohmann::ordered_json::value_t::boolean:
+      return Value::boolean(json.get<bool>());
+    case nlohmann::ordered_json::value_t::number_integer:
+      return Value::integer(json.get<int64_t>());
+    case nlohmann::ordered_json::value_t::number_unsigned:
+      return Value::integer(json.get<uint64_t>());
+    case nlohmann::ordered_json::value_t::number_float:
+      return Value::real(json.get<double>());
+    case nlohmann::ordered_json::value_t::string:
+      return sandbox.string(json.get<std::string>());
     case nlohmann::ordered_json::value_t::array: {
       Ref<ListObject> list = sandbox.list();
       for (const auto& item : json) {
@@ -303,7 +374,8 @@ Value from_json(Sandbox& sandbox, const nlohmann::ordered_json& json) {
       }
       return dict;
     }
-    default: return Value();
+    default:
+      return Value();
   }
 }
 

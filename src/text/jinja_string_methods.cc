@@ -11,7 +11,9 @@
 namespace hetero::jinja {
 namespace {
 
-bool is_markup(const Value& v) { return v.as<StringObject>().markup; }
+bool is_markup(const Value& v) {
+  return v.as<StringObject>().markup;
+}
 
 // Text work that looks at every code point through Unicode tables.
 std::string_view costly(Renderer& r, const Value& self) {
@@ -56,9 +58,15 @@ Value is_all(Renderer& r, const Value& self, Arguments& arguments) {
   return Value::boolean(any);
 }
 
-bool is_upper_or_title(char32_t c) { return is_upper(c) || is_title(c); }
-bool is_lower_or_title(char32_t c) { return is_lower(c) || is_title(c); }
-bool is_alnum(char32_t c) { return is_alpha(c) || is_numeric(c); }
+bool is_upper_or_title(char32_t c) {
+  return is_upper(c) || is_title(c);
+}
+bool is_lower_or_title(char32_t c) {
+  return is_lower(c) || is_title(c);
+}
+bool is_alnum(char32_t c) {
+  return is_alpha(c) || is_numeric(c);
+}
 template <bool (*Is)(char32_t)>
 bool is_not(char32_t c) {
   return !Is(c);
@@ -69,7 +77,9 @@ Value all_are(Renderer& r, const Value& self, Arguments& arguments) {
   return is_all<Is, is_not<Is>>(r, self, arguments);
 }
 
-Value is_ascii_method(Renderer&, const Value& self, Arguments&) { return Value::boolean(is_ascii(self.text())); }
+Value is_ascii_method(Renderer&, const Value& self, Arguments&) {
+  return Value::boolean(is_ascii(self.text()));
+}
 
 Value is_printable_method(Renderer& r, const Value& self, Arguments& arguments) {
   return self.text().empty() ? Value::boolean(true) : all_are<is_printable>(r, self, arguments);
@@ -128,7 +138,8 @@ Value has_affix(Renderer& r, const Value& self, Arguments& arguments) {
   const Window w = window(r, self, bound, 1);
   const auto matches = [&](const Value& affix) {
     if (!affix.is_string()) {
-      fail("TypeError", fmt::format("{} first arg must be str or a tuple of str, not {}", name, type_name(affix)));
+      fail("TypeError",
+           fmt::format("{} first arg must be str or a tuple of str, not {}", name, type_name(affix)));
     }
     const std::string_view a = affix.text();
     r.sandbox.copied(a.size());
@@ -376,7 +387,8 @@ Value unsupported(Renderer&, const Value&, Arguments&) {
 
 }  // namespace
 
-Value replace_text(Sandbox& sandbox, std::string_view s, std::string_view from, std::string_view to, int64_t count) {
+Value replace_text(Sandbox& sandbox, std::string_view s, std::string_view from, std::string_view to,
+                   int64_t count) {
   sandbox.scanned(s.size() + from.size());
   TextBuilder out(sandbox);
   if (from.empty()) {

@@ -17,21 +17,51 @@ bool plain(Renderer&, const Value& v, Arguments& arguments) {
   return Is(v);
 }
 
-bool is_defined(const Value& v) { return !v.is_undefined(); }
-bool is_undefined(const Value& v) { return v.is_undefined(); }
-bool is_none(const Value& v) { return v.is_none(); }
-bool is_boolean(const Value& v) { return v.is(Kind::kBool); }
-bool is_true(const Value& v) { return v.is(Kind::kBool) && v.integer() != 0; }
-bool is_false(const Value& v) { return v.is(Kind::kBool) && v.integer() == 0; }
-bool is_integer(const Value& v) { return v.is(Kind::kInt); }
-bool is_float(const Value& v) { return v.is(Kind::kFloat); }
-bool is_number(const Value& v) { return v.is_number(); }
-bool is_string(const Value& v) { return v.is_string(); }
-bool is_mapping(const Value& v) { return v.is(Kind::kDict); }
-bool is_escaped(const Value& v) { return v.is_string() && v.as<StringObject>().markup; }
-bool is_sequence(const Value& v) { return has_length(v) && !v.is(Kind::kDictView); }
-bool is_iterable_value(const Value& v) { return is_iterable(v) || v.is(Kind::kLoop); }
-bool is_callable(const Value& v) { return v.is(Kind::kCallable) || v.is_undefined() || v.is(Kind::kLoop); }
+bool is_defined(const Value& v) {
+  return !v.is_undefined();
+}
+bool is_undefined(const Value& v) {
+  return v.is_undefined();
+}
+bool is_none(const Value& v) {
+  return v.is_none();
+}
+bool is_boolean(const Value& v) {
+  return v.is(Kind::kBool);
+}
+bool is_true(const Value& v) {
+  return v.is(Kind::kBool) && v.integer() != 0;
+}
+bool is_false(const Value& v) {
+  return v.is(Kind::kBool) && v.integer() == 0;
+}
+bool is_integer(const Value& v) {
+  return v.is(Kind::kInt);
+}
+bool is_float(const Value& v) {
+  return v.is(Kind::kFloat);
+}
+bool is_number(const Value& v) {
+  return v.is_number();
+}
+bool is_string(const Value& v) {
+  return v.is_string();
+}
+bool is_mapping(const Value& v) {
+  return v.is(Kind::kDict);
+}
+bool is_escaped(const Value& v) {
+  return v.is_string() && v.as<StringObject>().markup;
+}
+bool is_sequence(const Value& v) {
+  return has_length(v) && !v.is(Kind::kDictView);
+}
+bool is_iterable_value(const Value& v) {
+  return is_iterable(v) || v.is(Kind::kLoop);
+}
+bool is_callable(const Value& v) {
+  return v.is(Kind::kCallable) || v.is_undefined() || v.is(Kind::kLoop);
+}
 
 template <int64_t remainder>
 bool has_parity(Renderer& r, const Value& v, Arguments& arguments) {

@@ -19,13 +19,21 @@ bool is_continuation(std::string_view s, size_t pos) {
   return pos < s.size() && (static_cast<unsigned char>(s[pos]) & 0xc0u) == 0x80;
 }
 
-char32_t low_bits(std::string_view s, size_t pos) { return static_cast<unsigned char>(s[pos]) & 0x3fu; }
+char32_t low_bits(std::string_view s, size_t pos) {
+  return static_cast<unsigned char>(s[pos]) & 0x3fu;
+}
 
-bool is_ascii_space(char32_t c) { return (c >= 9 && c <= 13) || (c >= 28 && c <= 32); }
+bool is_ascii_space(char32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 28 && c <= 32);
+}
 
-uint32_t category_bit(char32_t c) { return U_MASK(u_charType(static_cast<UChar32>(c))); }
+uint32_t category_bit(char32_t c) {
+  return U_MASK(u_charType(static_cast<UChar32>(c)));
+}
 
-void append_unicode(std::string& out, const icu::UnicodeString& s) { s.toUTF8String(out); }
+void append_unicode(std::string& out, const icu::UnicodeString& s) {
+  s.toUTF8String(out);
+}
 
 enum class Case { kUpper, kLower, kTitle, kFold };
 
@@ -42,15 +50,25 @@ void append_case(std::string& out, char32_t c, Case to) {
   }
   icu::UnicodeString s(static_cast<UChar32>(c));
   switch (to) {
-    case Case::kUpper: s.toUpper(icu::Locale::getRoot()); break;
-    case Case::kLower: s.toLower(icu::Locale::getRoot()); break;
-    case Case::kTitle: s.toTitle(nullptr, icu::Locale::getRoot()); break;
-    case Case::kFold: s.foldCase(); break;
+    case Case::kUpper:
+      s.toUpper(icu::Locale::getRoot());
+      break;
+    case Case::kLower:
+      s.toLower(icu::Locale::getRoot());
+      break;
+    case Case::kTitle:
+      s.toTitle(nullptr, icu::Locale::getRoot());
+      break;
+    case Case::kFold:
+      s.foldCase();
+      break;
   }
   append_unicode(out, s);
 }
 
-bool is_cased(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED) != 0; }
+bool is_cased(char32_t c) {
+  return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED) != 0;
+}
 
 bool is_case_ignorable(char32_t c) {
   return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASE_IGNORABLE) != 0;
@@ -236,11 +254,21 @@ bool is_numeric(char32_t c) {
   return u_getIntPropertyValue(static_cast<UChar32>(c), UCHAR_NUMERIC_TYPE) != U_NT_NONE;
 }
 
-bool is_alpha(char32_t c) { return (category_bit(c) & U_GC_L_MASK) != 0; }
-bool is_word(char32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
-bool is_lower(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_LOWERCASE) != 0; }
-bool is_upper(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_UPPERCASE) != 0; }
-bool is_title(char32_t c) { return (category_bit(c) & U_GC_LT_MASK) != 0; }
+bool is_alpha(char32_t c) {
+  return (category_bit(c) & U_GC_L_MASK) != 0;
+}
+bool is_word(char32_t c) {
+  return c == '_' || is_alpha(c) || is_numeric(c);
+}
+bool is_lower(char32_t c) {
+  return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_LOWERCASE) != 0;
+}
+bool is_upper(char32_t c) {
+  return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_UPPERCASE) != 0;
+}
+bool is_title(char32_t c) {
+  return (category_bit(c) & U_GC_LT_MASK) != 0;
+}
 
 bool is_identifier(std::string_view s) {
   bool first = true;
@@ -395,11 +423,11 @@ std::string case_fold(std::string_view s) {
   return out;
 }
 
-std::string quote(std::string_view s) {
+std::string quote(std::string_view s, size_t most) {
   const bool has_single = s.find('\'') != kNotFound;
   const char mark = has_single && s.find('"') == kNotFound ? '"' : '\'';
   std::string out(1, mark);
-  for (size_t pos = 0; pos < s.size();) {
+  for (size_t pos = 0; pos < s.size() && out.size() <= most;) {
     const size_t start = pos;
     const char32_t c = next_code_point(s, pos);
     if (c == static_cast<char32_t>(mark) || c == '\\') {

@@ -55,8 +55,9 @@ std::string capitalize(std::string_view s);
 std::string swap_case(std::string_view s);
 std::string case_fold(std::string_view s);
 
-/// repr() of a string and of a float.
-std::string quote(std::string_view s);
+/// repr() of a string and of a float. Past `most` bytes the string is left off: its result is longer,
+/// and only good for telling so.
+std::string quote(std::string_view s, size_t most = kNotFound);
 std::string float_repr(double d);
 std::string int_repr(Int i);
 

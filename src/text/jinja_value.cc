@@ -53,10 +53,18 @@ class IndexIterator : public IteratorObject {
     sandbox.step();
     const size_t i = static_cast<size_t>(index_++);
     switch (source_.kind()) {
-      case Kind::kDict: out = source_.as<DictObject>().entries[i].first; break;
-      case Kind::kDictView: out = source_.as<DictViewObject>().at(i); break;
-      case Kind::kRange: out = source_.as<RangeObject>().at(static_cast<Int>(i)); break;
-      default: out = source_.items()[i]; break;
+      case Kind::kDict:
+        out = source_.as<DictObject>().entries[i].first;
+        break;
+      case Kind::kDictView:
+        out = source_.as<DictViewObject>().at(i);
+        break;
+      case Kind::kRange:
+        out = source_.as<RangeObject>().at(static_cast<Int>(i));
+        break;
+      default:
+        out = source_.items()[i];
+        break;
     }
     return true;
   }
@@ -88,7 +96,9 @@ bool equal_ranges(const RangeObject& a, const RangeObject& b) {
   return n == b.length() && (n == 0 || (a.begin == b.begin && (n == 1 || a.step == b.step)));
 }
 
-size_t hash_text(std::string_view s) { return std::hash<std::string_view>()(s); }
+size_t hash_text(std::string_view s) {
+  return std::hash<std::string_view>()(s);
+}
 
 }  // namespace
 
@@ -96,7 +106,9 @@ void fail(std::string_view type, const std::string& message) {
   throw Error{Code::kInvalidArgument, fmt::format("{}: {}", type, message)};
 }
 
-Object::Object(Sandbox& s, Kind k) : sandbox(s), kind(k) { sandbox.adopt(this); }
+Object::Object(Sandbox& s, Kind k) : sandbox(s), kind(k) {
+  sandbox.adopt(this);
+}
 
 Object::~Object() {
   sandbox.bytes_ -= charged_;
@@ -171,14 +183,15 @@ void Sandbox::step(int64_t n) {
 void Sandbox::check_text(size_t bytes) const {
   if (bytes > static_cast<uint64_t>(limits_.output_bytes)) {
     throw Error{Code::kResourceExhausted,
-                fmt::format("a text of {} bytes is over the limit of {}", bytes, limits_.output_bytes)};
+                fmt::format("a text is longer than the allowed {} bytes", limits_.output_bytes)};
   }
 }
 
 void Sandbox::add_bytes(int64_t bytes) {
   if (bytes > 0 && bytes_ + bytes > limits_.value_bytes) {
-    throw Error{Code::kResourceExhausted,
-                fmt::format("the template's values need more than the allowed {} bytes", limits_.value_bytes)};
+    throw Error{
+        Code::kResourceExhausted,
+        fmt::format("the template's values need more than the allowed {} bytes", limits_.value_bytes)};
   }
   bytes_ += bytes;
 }
@@ -214,10 +227,13 @@ void TextBuilder::add(std::string_view s) {
 }
 
 void TextBuilder::add(size_t count, std::string_view s) {
-  if (!s.empty() && count > static_cast<uint64_t>(sandbox_.limits().output_bytes) / s.size()) {
-    sandbox_.check_text(SIZE_MAX / 2);
+  if (s.empty()) {
+    return;
   }
-  for (size_t i = 0; i < count && !s.empty(); ++i) {
+  if (count > static_cast<uint64_t>(sandbox_.limits().output_bytes) / s.size()) {
+    sandbox_.check_text(SIZE_MAX);
+  }
+  for (size_t i = 0; i < count; ++i) {
     add(s);
   }
 }
@@ -335,8 +351,10 @@ bool is_iterable(const Value& v) {
     case Kind::kDict:
     case Kind::kDictView:
     case Kind::kRange:
-    case Kind::kIterator: return true;
-    default: return false;
+    case Kind::kIterator:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -345,10 +363,14 @@ Ref<IteratorObject> iterate(Sandbox& sandbox, const Value& v) {
     fail("TypeError", fmt::format("'{}' object is not iterable", type_name(v)));
   }
   switch (v.kind()) {
-    case Kind::kUndefined: return Ref<IteratorObject>(sandbox.make<EmptyIterator>().get());
-    case Kind::kString: return Ref<IteratorObject>(sandbox.make<StringIterator>(v).get());
-    case Kind::kIterator: return Ref<IteratorObject>(&v.as<IteratorObject>());
-    default: return Ref<IteratorObject>(sandbox.make<IndexIterator>(v).get());
+    case Kind::kUndefined:
+      return Ref<IteratorObject>(sandbox.make<EmptyIterator>().get());
+    case Kind::kString:
+      return Ref<IteratorObject>(sandbox.make<StringIterator>(v).get());
+    case Kind::kIterator:
+      return Ref<IteratorObject>(&v.as<IteratorObject>());
+    default:
+      return Ref<IteratorObject>(sandbox.make<IndexIterator>(v).get());
   }
 }
 
@@ -364,12 +386,17 @@ Ref<ListObject> to_list(Sandbox& sandbox, const Value& v, Kind kind) {
 bool truth(const Value& v) {
   switch (v.kind()) {
     case Kind::kNone:
-    case Kind::kUndefined: return false;
+    case Kind::kUndefined:
+      return false;
     case Kind::kBool:
-    case Kind::kInt: return v.integer() != 0;
-    case Kind::kFloat: return v.real() != 0;
-    case Kind::kString: return !v.text().empty();
-    default: return !has_length(v) || length(v) != 0;
+    case Kind::kInt:
+      return v.integer() != 0;
+    case Kind::kFloat:
+      return v.real() != 0;
+    case Kind::kString:
+      return !v.text().empty();
+    default:
+      return !has_length(v) || length(v) != 0;
   }
 }
 
@@ -381,21 +408,30 @@ bool has_length(const Value& v) {
     case Kind::kTuple:
     case Kind::kDict:
     case Kind::kDictView:
-    case Kind::kRange: return true;
-    default: return false;
+    case Kind::kRange:
+      return true;
+    default:
+      return false;
   }
 }
 
 int64_t length(const Value& v) {
   switch (v.kind()) {
-    case Kind::kUndefined: return 0;
-    case Kind::kString: return v.as<StringObject>().length();
+    case Kind::kUndefined:
+      return 0;
+    case Kind::kString:
+      return v.as<StringObject>().length();
     case Kind::kList:
-    case Kind::kTuple: return static_cast<int64_t>(v.items().size());
-    case Kind::kDict: return static_cast<int64_t>(v.as<DictObject>().entries.size());
-    case Kind::kDictView: return static_cast<int64_t>(v.as<DictViewObject>().dict->entries.size());
-    case Kind::kRange: return static_cast<int64_t>(v.as<RangeObject>().length());
-    default: fail("TypeError", fmt::format("object of type '{}' has no len()", type_name(v)));
+    case Kind::kTuple:
+      return static_cast<int64_t>(v.items().size());
+    case Kind::kDict:
+      return static_cast<int64_t>(v.as<DictObject>().entries.size());
+    case Kind::kDictView:
+      return static_cast<int64_t>(v.as<DictViewObject>().dict->entries.size());
+    case Kind::kRange:
+      return static_cast<int64_t>(v.as<RangeObject>().length());
+    default:
+      fail("TypeError", fmt::format("object of type '{}' has no len()", type_name(v)));
   }
 }
 
@@ -408,8 +444,11 @@ bool equal(const Value& a, const Value& b) {
   }
   switch (a.kind()) {
     case Kind::kNone:
-    case Kind::kUndefined: return true;
-    case Kind::kString: a.object()->sandbox.copied(a.text().size()); return a.text() == b.text();
+    case Kind::kUndefined:
+      return true;
+    case Kind::kString:
+      a.object()->sandbox.copied(a.text().size());
+      return a.text() == b.text();
     case Kind::kList:
     case Kind::kTuple: {
       Sandbox& sandbox = a.object()->sandbox;
@@ -442,8 +481,10 @@ bool equal(const Value& a, const Value& b) {
       }
       return true;
     }
-    case Kind::kRange: return equal_ranges(a.as<RangeObject>(), b.as<RangeObject>());
-    default: return a.object() == b.object();
+    case Kind::kRange:
+      return equal_ranges(a.as<RangeObject>(), b.as<RangeObject>());
+    default:
+      return a.object() == b.object();
   }
 }
 
@@ -452,27 +493,37 @@ bool identical(const Value& a, const Value& b) {
     return false;
   }
   switch (a.kind()) {
-    case Kind::kNone: return true;
+    case Kind::kNone:
+      return true;
     case Kind::kBool:
-    case Kind::kInt: return a.integer() == b.integer();
-    case Kind::kFloat: return a.real() == b.real();
-    case Kind::kString: return a.text() == b.text();  // Python shares equal literals
-    default: return a.object() == b.object();
+    case Kind::kInt:
+      return a.integer() == b.integer();
+    case Kind::kFloat:
+      return a.real() == b.real();
+    case Kind::kString:
+      return a.text() == b.text();  // Python shares equal literals
+    default:
+      return a.object() == b.object();
   }
 }
 
 size_t hash(const Value& v) {
   switch (v.kind()) {
-    case Kind::kNone: return 0x9e3779b9u;
+    case Kind::kNone:
+      return 0x9e3779b9u;
     case Kind::kBool:
-    case Kind::kInt: return std::hash<int64_t>()(static_cast<int64_t>(v.integer()));
+    case Kind::kInt:
+      return std::hash<int64_t>()(static_cast<int64_t>(v.integer()));
     case Kind::kFloat:
       if (std::abs(v.real()) < 0x1p126 && std::floor(v.real()) == v.real()) {
         return hash(Value::integer(static_cast<Int>(v.real())));  // 1.0 and 1 are the same key
       }
       return std::hash<double>()(v.real());
-    case Kind::kUndefined: return 0x51ed270bu;
-    case Kind::kString: v.object()->sandbox.copied(v.text().size()); return hash_text(v.text());
+    case Kind::kUndefined:
+      return 0x51ed270bu;
+    case Kind::kString:
+      v.object()->sandbox.copied(v.text().size());
+      return hash_text(v.text());
     case Kind::kTuple: {
       const Sandbox::Depth depth(v.object()->sandbox, 2);
       size_t h = 0x345678u;
@@ -484,35 +535,53 @@ size_t hash(const Value& v) {
     }
     case Kind::kList:
     case Kind::kDict:
-    case Kind::kDictView: fail("TypeError", fmt::format("unhashable type: '{}'", type_name(v)));
-    default: return std::hash<const void*>()(v.object());
+    case Kind::kDictView:
+      fail("TypeError", fmt::format("unhashable type: '{}'", type_name(v)));
+    default:
+      return std::hash<const void*>()(v.object());
   }
 }
 
 std::string_view type_name(const Value& v) {
   switch (v.kind()) {
-    case Kind::kNone: return "NoneType";
-    case Kind::kBool: return "bool";
-    case Kind::kInt: return "int";
-    case Kind::kFloat: return "float";
-    case Kind::kUndefined: return "Undefined";
-    case Kind::kString: return v.as<StringObject>().markup ? "Markup" : "str";
-    case Kind::kList: return "list";
-    case Kind::kTuple: return "tuple";
-    case Kind::kDict: return "dict";
+    case Kind::kNone:
+      return "NoneType";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInt:
+      return "int";
+    case Kind::kFloat:
+      return "float";
+    case Kind::kUndefined:
+      return "Undefined";
+    case Kind::kString:
+      return v.as<StringObject>().markup ? "Markup" : "str";
+    case Kind::kList:
+      return "list";
+    case Kind::kTuple:
+      return "tuple";
+    case Kind::kDict:
+      return "dict";
     case Kind::kDictView: {
       const auto part = v.as<DictViewObject>().part;
       return part == DictViewObject::Part::kKeys     ? "dict_keys"
              : part == DictViewObject::Part::kValues ? "dict_values"
                                                      : "dict_items";
     }
-    case Kind::kRange: return "range";
-    case Kind::kNamespace: return "Namespace";
-    case Kind::kIterator: return v.as<IteratorObject>().type_name;
-    case Kind::kCallable: return "function";
-    case Kind::kLoop: return "LoopContext";
-    case Kind::kCycler: return "Cycler";
-    case Kind::kScope: break;
+    case Kind::kRange:
+      return "range";
+    case Kind::kNamespace:
+      return "Namespace";
+    case Kind::kIterator:
+      return v.as<IteratorObject>().type_name;
+    case Kind::kCallable:
+      return "function";
+    case Kind::kLoop:
+      return "LoopContext";
+    case Kind::kCycler:
+      return "Cycler";
+    case Kind::kScope:
+      break;
   }
   return "object";
 }

@@ -163,8 +163,8 @@ class Value {
   T& as() const {
     return static_cast<T&>(*bits_.object);
   }
-  std::string_view text() const;             // of kString
-  const std::vector<Value>& items() const;   // of kList and kTuple
+  std::string_view text() const;            // of kString
+  const std::vector<Value>& items() const;  // of kList and kTuple
 
  private:
   union Bits {
@@ -278,7 +278,7 @@ class Sandbox {
 
   void step(int64_t n = 1);
   /// Work on `bytes` of text: cheap where it is copied, more where it is looked at.
-  void copied(size_t bytes) { step(static_cast<int64_t>(bytes >> 10)); }
+  void copied(size_t bytes) { step(static_cast<int64_t>(bytes >> 9)); }
   void scanned(size_t bytes) { step(static_cast<int64_t>(bytes >> 5)); }
   void check_text(size_t bytes) const;
   void add_bytes(int64_t bytes);
@@ -372,7 +372,11 @@ struct JsonStyle {
 Value to_json(Sandbox& sandbox, const Value& v, const JsonStyle& style);
 Value from_json(Sandbox& sandbox, const nlohmann::ordered_json& json);
 
-inline std::string_view Value::text() const { return as<StringObject>().text; }
-inline const std::vector<Value>& Value::items() const { return as<ListObject>().items; }
+inline std::string_view Value::text() const {
+  return as<StringObject>().text;
+}
+inline const std::vector<Value>& Value::items() const {
+  return as<ListObject>().items;
+}
 
 }  // namespace hetero::jinja
