@@ -130,7 +130,7 @@ double read_bandwidth(ThreadPool& pool) {
     const double s = seconds_of([&] {
       pool.parallel_for(size / 8, 4096, [&](int64_t begin, int64_t end, int) {
         uint64_t sums[8] = {};
-        for (int64_t i = begin; i < end; i += 32) {  // one word of each of four cache lines costs no time
+        for (int64_t i = begin; i < end; i += 32) {  // words 32 bytes apart touch every cache line
           for (int j = 0; j < 32; j += 4) {
             sums[j / 4] += words[i + j];
           }

@@ -51,7 +51,7 @@ struct MacroObject : CallableObject {
   MacroObject(Sandbox& s, const Stmt& n, Ref<Scope> sc)
       : CallableObject(s, n.text), node(n), scope(std::move(sc)) {}
   Value call(Renderer& r, Arguments& arguments) override;
-  std::string describe() override { return "<Macro " + quote(name) + ">"; }
+  std::string describe() override { return name.empty() ? "<Macro anonymous>" : "<Macro " + quote(name) + ">"; }
   void drop_references() override { scope = {}; }
   const Stmt& node;
   Ref<Scope> scope;  // where the macro stands

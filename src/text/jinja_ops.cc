@@ -251,7 +251,7 @@ bool order(Operator op, const Value& a, const Value& b) {
 
 // Python's slice.indices: where a slice starts, and how many items it takes.
 struct Range {
-  int64_t start, step, count;
+  int64_t start, stop, step, count;
 };
 
 Range slice_range(int64_t size, const Value& start, const Value& stop, const Value& step) {
@@ -274,7 +274,7 @@ Range slice_range(int64_t size, const Value& start, const Value& stop, const Val
   const int64_t from = start.is_none() ? (by > 0 ? low : high) : clamp(part(start, 0));
   const int64_t to = stop.is_none() ? (by > 0 ? high : low) : clamp(part(stop, 0));
   const int64_t span = by > 0 ? to - from : from - to;
-  return {from, by, span <= 0 ? 0 : (span - 1) / (by > 0 ? by : -by) + 1};
+  return {from, to, by, span <= 0 ? 0 : (span - 1) / (by > 0 ? by : -by) + 1};
 }
 
 Value slice_string(Sandbox& sandbox, const Value& v, const Range& range) {
@@ -508,7 +508,7 @@ std::optional<Value> find_item(const Value& object, const Value& key) {
     return object.as<RangeObject>().at(i);
   }
   if (object.is_string()) {
-    return slice_string(object.object()->sandbox, object, {i, 1, 1});
+    return slice_string(object.object()->sandbox, object, {i, i + 1, 1, 1});
   }
   return object.items()[static_cast<size_t>(i)];
 }
@@ -531,7 +531,7 @@ Value slice(Sandbox& sandbox, const Value& object, const Value& start, const Val
     const RangeObject& r = object.as<RangeObject>();
     const Int by = r.step * range.step;
     const Int from = r.begin + range.start * r.step;
-    return sandbox.make<RangeObject>(from, from + range.count * by, by);
+    return sandbox.make<RangeObject>(from, r.begin + range.stop * r.step, by);
   }
   Ref<ListObject> out = sandbox.make<ListObject>(object.kind());
   for (int64_t i = 0; i < range.count; ++i) {

@@ -362,7 +362,6 @@ class Parser : public ExpressionParser {
 
   StmtPtr call_block(const Token& tag) {
     StmtPtr node = statement_of(StmtType::kCall, tag.line);
-    node->text = "caller";
     node->macro = at_op("(") ? signature() : std::make_unique<MacroSignature>();
     node->value = expression();
     if (node->value->type != ExprType::kCall) {

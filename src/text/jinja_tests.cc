@@ -95,6 +95,7 @@ bool compared(Renderer&, const Value& v, Arguments& arguments) {
 template <bool filter>
 bool exists(Renderer&, const Value& v, Arguments& arguments) {
   const Bound bound("test", arguments, {});
+  hash(v);  // an error for what cannot be a key
   return v.is_string() && (filter ? find_filter(v.text()) != nullptr : find_test(v.text()) != nullptr);
 }
 

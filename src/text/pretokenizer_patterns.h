@@ -50,7 +50,8 @@ inline constexpr std::string_view kBailingMoe[] = {
 inline constexpr std::string_view kSeedCoder[] = {
     HETERO_CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+)" HETERO_SPACES};
 
-// clang-format off: one alternative a line
+// One alternative a line.
+// clang-format off
 inline constexpr std::string_view kTekken[] = {
     R"([^\r\n\p{L}\p{N}]?)" HETERO_UPPER "*" HETERO_LOWER "+"
     R"(|[^\r\n\p{L}\p{N}]?)" HETERO_UPPER "+" HETERO_LOWER "*"
