@@ -24,6 +24,14 @@ struct V {
   HETERO_KERNEL Reg load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  HETERO_KERNEL float f16(const std::byte* p) {
+    uint16_t h;
+    __builtin_memcpy(&h, p, sizeof(h));
+    return _cvtsh_ss(h);
+  }
+  HETERO_KERNEL Reg load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   HETERO_KERNEL Reg load_bf16(const std::byte* p) {
     const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));

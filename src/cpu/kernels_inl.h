@@ -6,8 +6,8 @@
 //
 // V provides: Reg, kWidth, zero, set, load, store, load_f16, store_f16, load_bf16, add, sub, mul,
 // div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
-// exp2_int(n) = 2^n for integral n, round, and decoders of block formats:
-// q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
+// exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for block
+// formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
 
 constexpr int kW = V::kWidth;
 constexpr int kNr = 2 * kW;
@@ -40,33 +40,7 @@ HETERO_KERNEL void store_part(float* p, int64_t count, Reg r) {
   }
 }
 
-// ---- Block formats -------------------------------------------------------------------------
-// read(p, q): the block's unscaled integers; value = scale * (q + shift) + offset.
-
-struct Q4_0 {
-  static constexpr int kBytes = 18;
-  static constexpr float kShift = -8.0f;
-  static constexpr bool kOffset = false;
-  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
-  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
-  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 2, q); }
-};
-struct Q4_1 {
-  static constexpr int kBytes = 20;
-  static constexpr float kShift = 0.0f;
-  static constexpr bool kOffset = true;
-  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
-  HETERO_KERNEL Reg offset(const std::byte* p) { return V::set_f16(p + 2); }
-  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 4, q); }
-};
-struct Q8_0 {
-  static constexpr int kBytes = 34;
-  static constexpr float kShift = 0.0f;
-  static constexpr bool kOffset = false;
-  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
-  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
-  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q8(p + 2, q); }
-};
+#include "cpu/blocks_inl.h"
 
 // Plain types: load W elements, or fewer.
 struct F32 {
@@ -91,7 +65,7 @@ HETERO_KERNEL Reg load_plain(const std::byte* p, int64_t count) {
   return T::load(full);
 }
 
-// Bytes of `count` elements; a multiple of 32 for block formats.
+// Bytes of `count` elements; a multiple of the block for block formats.
 HETERO_KERNEL int64_t bytes_of(DType dtype, int64_t count) {
   switch (dtype) {
     case DType::kF32:
@@ -99,28 +73,22 @@ HETERO_KERNEL int64_t bytes_of(DType dtype, int64_t count) {
     case DType::kF16:
     case DType::kBF16:
       return count * F16::kBytes;
-    case DType::kQ4_0:
-      return count / 32 * Q4_0::kBytes;
-    case DType::kQ4_1:
-      return count / 32 * Q4_1::kBytes;
-    case DType::kQ8_0:
-      return count / 32 * Q8_0::kBytes;
-    default:
-      return 0;
+    default: {
+      int64_t bytes = 0;  // 0: refused by Processor::supports()
+      with_format(dtype, [&]<class B>() { bytes = count / B::kElements * B::kBytes; });
+      return bytes;
+    }
   }
 }
 
 template <class B>
 void decode_blocks(const std::byte* src, int64_t count, float scale, float* dst) {
-  for (int64_t at = 0; at < count; at += 32, src += B::kBytes, dst += 32) {
-    Reg q[kPieces];
-    B::read(src, q);
-    for (int j = 0; j < kPieces; ++j) {
-      Reg w = V::mul(V::add(q[j], V::set(B::kShift)), B::scale(src));
-      if (B::kOffset) {
-        w = V::add(w, B::offset(src));
-      }
-      V::store(dst + j * kW, V::mul(w, V::set(scale)));
+  Unpacked u;
+  for (int64_t at = 0; at < count; at += B::kElements, src += B::kBytes) {
+    B::unpack(src, u);
+    for (int i = 0; i < B::kElements; i += kW) {
+      const Reg w = V::fma(V::load_i8(u.q + i), V::set(u.scale[i / 16]), V::set(u.offset[i / 16]));
+      V::store(dst + at + i, V::mul(w, V::set(scale)));
     }
   }
 }
@@ -141,14 +109,8 @@ void decode(DType dtype, const std::byte* src, int64_t count, float scale, float
       return decode_plain<F16>(src, count, scale, dst);
     case DType::kBF16:
       return decode_plain<BF16>(src, count, scale, dst);
-    case DType::kQ4_0:
-      return decode_blocks<Q4_0>(src, count, scale, dst);
-    case DType::kQ4_1:
-      return decode_blocks<Q4_1>(src, count, scale, dst);
-    case DType::kQ8_0:
-      return decode_blocks<Q8_0>(src, count, scale, dst);
     default:
-      return;  // refused by Processor::supports()
+      with_format(dtype, [&]<class B>() { decode_blocks<B>(src, count, scale, dst); });
   }
 }
 
@@ -206,7 +168,30 @@ HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, 
   }
 }
 
-// Four vectors at a time keep enough products in flight.
+// The same for formats that are unpacked through memory first, one weight row at a time.
+template <class B, int M>
+void dot_unpacked(const std::byte* w, int64_t k, const float* x, int64_t x_stride, const float* bias,
+                  float* y, int64_t y_stride) {
+  Reg acc[M];
+  for (int i = 0; i < M; ++i) {
+    acc[i] = V::zero();
+  }
+  Unpacked u;
+  for (int64_t at = 0; at < k; at += B::kElements, w += B::kBytes) {
+    V::prefetch(w + 1024);
+    B::unpack(w, u);
+    for (int j = 0; j < B::kElements; j += kW) {
+      const Reg q = V::fma(V::load_i8(u.q + j), V::set(u.scale[j / 16]), V::set(u.offset[j / 16]));
+      for (int i = 0; i < M; ++i) {
+        acc[i] = V::fma(q, V::load(x + i * x_stride + at + j), acc[i]);
+      }
+    }
+  }
+  for (int i = 0; i < M; ++i) {
+    y[i * y_stride] = V::sum(acc[i]) + (bias == nullptr ? 0.0f : *bias);
+  }
+}
+
 template <class T, int M, int R>
 HETERO_KERNEL void dot_plain(const std::byte* w, int64_t row_bytes, int64_t k, const float* x,
                              int64_t x_stride, const float* bias, float* y, int64_t y_stride) {
@@ -245,6 +230,11 @@ HETERO_KERNEL void dots(const std::byte* w, int64_t row_bytes, int64_t k, const 
                         const float* bias, float* y, int64_t y_stride) {
   if constexpr (requires { B::kShift; }) {
     dot_blocks<B, M, R>(w, row_bytes, k, x, x_stride, bias, y, y_stride);
+  } else if constexpr (requires { B::kElements; }) {
+    for (int r = 0; r < R; ++r) {
+      dot_unpacked<B, M>(w + r * row_bytes, k, x, x_stride, bias == nullptr ? nullptr : bias + r, y + r,
+                         y_stride);
+    }
   } else {
     dot_plain<B, M, R>(w, row_bytes, k, x, x_stride, bias, y, y_stride);
   }
@@ -305,14 +295,8 @@ void gemv(const WeightRows& w, int64_t k, const float* x, int64_t x_stride, int6
       return gemv_of<F16>(w, k, x, x_stride, m, bias, y, y_stride);
     case DType::kBF16:
       return gemv_of<BF16>(w, k, x, x_stride, m, bias, y, y_stride);
-    case DType::kQ4_0:
-      return gemv_of<Q4_0>(w, k, x, x_stride, m, bias, y, y_stride);
-    case DType::kQ4_1:
-      return gemv_of<Q4_1>(w, k, x, x_stride, m, bias, y, y_stride);
-    case DType::kQ8_0:
-      return gemv_of<Q8_0>(w, k, x, x_stride, m, bias, y, y_stride);
     default:
-      return;
+      with_format(w.dtype, [&]<class B>() { gemv_of<B>(w, k, x, x_stride, m, bias, y, y_stride); });
   }
 }
 

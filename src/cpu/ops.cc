@@ -58,25 +58,11 @@ void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, const Body& body) {
   });
 }
 
-bool readable(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-    case DType::kQ8_0:
-      return true;
-    default:
-      return false;
-  }
-}
-
 Status check_weight(const Graph& graph, const Op& op, WeightId id) {
   const Weight& weight = graph.weight(id);
-  if (!readable(weight.dtype)) {
-    return unsupported(fmt::format("{}: weight {} is {}; the CPU reads F32, F16, BF16, Q4_0, Q4_1 and Q8_0",
-                                   op.name, weight.name, traits(weight.dtype).name));
+  if (weight.dtype == DType::kI32) {
+    return unsupported(fmt::format("{}: weight {} is I32, expected a floating-point or quantized type",
+                                   op.name, weight.name));
   }
   if (weight.cols % traits(weight.dtype).block_elements != 0) {
     return unsupported(fmt::format(

@@ -51,6 +51,10 @@ struct V {
   }
   HETERO_KERNEL Reg load(const float* p) { return load_bytes(reinterpret_cast<const std::byte*>(p)); }
   HETERO_KERNEL Reg load_f16(const std::byte* p) { return Reg{f16(p), f16(p + 2), f16(p + 4), f16(p + 6)}; }
+  HETERO_KERNEL Reg load_i8(const int8_t* p) {
+    return Reg{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+               static_cast<float>(p[3])};
+  }
   HETERO_KERNEL Reg load_bf16(const std::byte* p) {
     uint16_t b[4];
     __builtin_memcpy(b, p, sizeof(b));
@@ -130,14 +134,14 @@ constexpr int64_t kFewRows = 8;
 
 // Decodes some of each row, then scatters it.
 void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* panel) {
-  float row[kBlock];
+  constexpr int64_t kSome = 256;  // whole blocks of every format
+  float row[kSome];
   const int64_t before = bytes_of(w.dtype, k_begin);
-  const int64_t step = bytes_of(w.dtype, kBlock);
   for (int64_t c = 0; c < kNr; ++c) {
     const std::byte* src = w.data + (c < w.rows ? c : w.rows - 1) * w.row_bytes + before;
-    for (int64_t at = 0; at < count; at += kBlock, src += step) {
-      const int64_t some = min_of(kBlock, count - at);
-      decode(w.dtype, src, some, 1.0f, row);
+    for (int64_t at = 0; at < count; at += kSome) {
+      const int64_t some = min_of(kSome, count - at);
+      decode(w.dtype, src + bytes_of(w.dtype, at), some, 1.0f, row);
       for (int64_t i = 0; i < some; ++i) {
         panel[(at + i) * kNr + c] = row[i];
       }

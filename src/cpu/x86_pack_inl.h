@@ -184,8 +184,19 @@ void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* pane
       case DType::kQ8_0:
         pack_q8(rows, count, panel, kNr);
         break;
-      default:
-        break;
+      default: {  // through decoded rows, whole blocks of every format at a time
+        constexpr int64_t kSome = 256;
+        alignas(64) float decoded[16][kSome];
+        const std::byte* decoded_rows[16];
+        for (int64_t at = 0; at < count; at += kSome) {
+          const int64_t some = min_of(kSome, count - at);
+          for (int c = 0; c < 16; ++c) {
+            decode(w.dtype, rows[c] + bytes_of(w.dtype, at), some, 1.0f, decoded[c]);
+            decoded_rows[c] = reinterpret_cast<const std::byte*>(decoded[c]);
+          }
+          pack_plain<DType::kF32>(decoded_rows, some, panel + at * kNr, kNr);
+        }
+      }
     }
   }
 }

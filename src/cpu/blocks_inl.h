@@ -1,0 +1,287 @@
+// Every block format as small integers: element = q * scale + offset, with one scale and one offset
+// for each 16 elements. Included by kernels_inl.h, under its rules. Layouts: gguf/dequantize.cc,
+// the plain truth that these loops are tested against; they are written for the compiler to
+// vectorize. The formats with kShift can also be read straight into registers:
+// element = scale * (q + shift) + offset, q from read().
+
+struct Unpacked {
+  alignas(64) int8_t q[256];
+  float scale[16];
+  float offset[16];
+};
+
+HETERO_KERNEL void set_part(Unpacked& u, int part, float scale, float offset) {
+  u.scale[part] = scale;
+  u.offset[part] = offset;
+}
+
+// 32 elements with one scale: low nibbles first.
+HETERO_KERNEL void unpack_nibbles(const uint8_t* b, int8_t* q) {
+  for (int i = 0; i < 16; ++i) {
+    q[i] = static_cast<int8_t>(b[i] & 15);
+    q[i + 16] = static_cast<int8_t>(b[i] >> 4);
+  }
+}
+HETERO_KERNEL void add_fifth_bits(const uint8_t* mask, int8_t* q) {
+  for (int i = 0; i < 32; ++i) {
+    q[i] = static_cast<int8_t>(q[i] | ((mask[i / 8] >> (i % 8)) & 1) << 4);
+  }
+}
+HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* b, int8_t* q) {
+  for (int i = 0; i < 16; ++i) {
+    q[i] = values[b[i] & 15];
+    q[i + 16] = values[b[i] >> 4];
+  }
+}
+HETERO_KERNEL void set_parts_32(Unpacked& u, float scale, float offset) {
+  set_part(u, 0, scale, offset);
+  set_part(u, 1, scale, offset);
+}
+
+constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+struct Q4_0 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 18;
+  static constexpr float kShift = -8.0f;
+  static constexpr bool kOffset = false;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 2, q); }
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const float d = V::f16(p);
+    unpack_nibbles(reinterpret_cast<const uint8_t*>(p) + 2, u.q);
+    set_parts_32(u, d, -8.0f * d);
+  }
+};
+struct Q4_1 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 20;
+  static constexpr float kShift = 0.0f;
+  static constexpr bool kOffset = true;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte* p) { return V::set_f16(p + 2); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 4, q); }
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    unpack_nibbles(reinterpret_cast<const uint8_t*>(p) + 4, u.q);
+    set_parts_32(u, V::f16(p), V::f16(p + 2));
+  }
+};
+struct Q5_0 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 22;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    const float d = V::f16(p);
+    unpack_nibbles(b + 6, u.q);
+    add_fifth_bits(b + 2, u.q);
+    set_parts_32(u, d, -16.0f * d);
+  }
+};
+struct Q5_1 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 24;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    unpack_nibbles(b + 8, u.q);
+    add_fifth_bits(b + 4, u.q);
+    set_parts_32(u, V::f16(p), V::f16(p + 2));
+  }
+};
+struct Q8_0 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 34;
+  static constexpr float kShift = 0.0f;
+  static constexpr bool kOffset = false;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
+  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q8(p + 2, q); }
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    __builtin_memcpy(u.q, p + 2, 32);
+    set_parts_32(u, V::f16(p), 0.0f);
+  }
+};
+struct IQ4_NL {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 18;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    look_up(kIq4Values, reinterpret_cast<const uint8_t*>(p) + 2, u.q);
+    set_parts_32(u, V::f16(p), 0.0f);
+  }
+};
+struct MXFP4 {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 17;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    look_up(kMxfp4Values, b + 1, u.q);
+    // 2^(exponent - 128): half of the format's scale, as the values are doubled.
+    const uint32_t e = b[0];
+    set_parts_32(u, __builtin_bit_cast(float, e < 2 ? 0x00200000u << e : (e - 1) << 23), 0.0f);
+  }
+};
+
+// Super-blocks of 256.
+struct Q2_K {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 84;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    const float d = V::f16(p + 80);
+    const float dmin = V::f16(p + 82);
+    for (int i = 0; i < 16; ++i) {
+      set_part(u, i, d * static_cast<float>(b[i] & 15), -dmin * static_cast<float>(b[i] >> 4));
+    }
+    for (int part = 0; part < 8; ++part) {
+      const uint8_t* q = b + 16 + part / 4 * 32;
+      for (int i = 0; i < 32; ++i) {
+        u.q[part * 32 + i] = static_cast<int8_t>((q[i] >> (part % 4 * 2)) & 3);
+      }
+    }
+  }
+};
+struct Q3_K {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 110;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    const float d = V::f16(p + 108);
+    const uint8_t* packed = b + 96;
+    for (int i = 0; i < 16; ++i) {  // 6-bit scales: 4 low bits in bytes 0..7, 2 high bits in 8..11
+      const int low = i < 8 ? packed[i] & 15 : packed[i - 8] >> 4;
+      const int high = (packed[8 + i % 4] >> (i / 4 * 2)) & 3;
+      set_part(u, i, d * static_cast<float>((low | high << 4) - 32), 0.0f);
+    }
+    for (int part = 0; part < 8; ++part) {
+      const uint8_t* q = b + 32 + part / 4 * 32;
+      for (int i = 0; i < 32; ++i) {
+        const int high = (b[i] >> part) & 1;  // cleared: 4 less
+        u.q[part * 32 + i] = static_cast<int8_t>(((q[i] >> (part % 4 * 2)) & 3) + 4 * high - 4);
+      }
+    }
+  }
+};
+// Scales and minima of Q4_K and Q5_K, 6 bits each in 12 bytes.
+HETERO_KERNEL void unpack_scales(const std::byte* p, uint8_t* scale, uint8_t* min) {
+  const auto* b = reinterpret_cast<const uint8_t*>(p);
+  for (int i = 0; i < 4; ++i) {
+    scale[i] = b[i] & 63;
+    min[i] = b[i + 4] & 63;
+    scale[i + 4] = static_cast<uint8_t>((b[i + 8] & 15) | (b[i] >> 6) << 4);
+    min[i + 4] = static_cast<uint8_t>((b[i + 8] >> 4) | (b[i + 4] >> 6) << 4);
+  }
+}
+HETERO_KERNEL void unpack_k_scales(const std::byte* p, Unpacked& u) {
+  const float d = V::f16(p);
+  const float dmin = V::f16(p + 2);
+  uint8_t scale[8];
+  uint8_t min[8];
+  unpack_scales(p + 4, scale, min);
+  for (int i = 0; i < 16; ++i) {
+    set_part(u, i, d * static_cast<float>(scale[i / 2]), -dmin * static_cast<float>(min[i / 2]));
+  }
+}
+struct Q4_K {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 144;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    unpack_k_scales(p, u);
+    const auto* b = reinterpret_cast<const uint8_t*>(p) + 16;
+    for (int part = 0; part < 4; ++part) {
+      for (int i = 0; i < 32; ++i) {
+        u.q[part * 64 + i] = static_cast<int8_t>(b[part * 32 + i] & 15);
+        u.q[part * 64 + 32 + i] = static_cast<int8_t>(b[part * 32 + i] >> 4);
+      }
+    }
+  }
+};
+struct Q5_K {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 176;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    unpack_k_scales(p, u);
+    const auto* high = reinterpret_cast<const uint8_t*>(p) + 16;
+    const uint8_t* b = high + 32;
+    for (int part = 0; part < 4; ++part) {
+      for (int i = 0; i < 32; ++i) {
+        const int bits = high[i] >> (2 * part);
+        u.q[part * 64 + i] = static_cast<int8_t>((b[part * 32 + i] & 15) | (bits & 1) << 4);
+        u.q[part * 64 + 32 + i] = static_cast<int8_t>((b[part * 32 + i] >> 4) | (bits & 2) << 3);
+      }
+    }
+  }
+};
+struct Q6_K {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 210;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    const float d = V::f16(p + 208);
+    for (int i = 0; i < 16; ++i) {
+      set_part(u, i, d * static_cast<float>(static_cast<int8_t>(b[192 + i])), 0.0f);
+    }
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* low = b + half * 64;
+      const uint8_t* high = b + 128 + half * 32;
+      int8_t* q = u.q + half * 128;
+      for (int i = 0; i < 32; ++i) {
+        q[i] = static_cast<int8_t>(((low[i] & 15) | (high[i] & 3) << 4) - 32);
+        q[i + 32] = static_cast<int8_t>(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
+        q[i + 64] = static_cast<int8_t>((low[i] >> 4 | (high[i] >> 4 & 3) << 4) - 32);
+        q[i + 96] = static_cast<int8_t>((low[i + 32] >> 4 | (high[i] >> 6) << 4) - 32);
+      }
+    }
+  }
+};
+struct IQ4_XS {
+  static constexpr int kElements = 256;
+  static constexpr int kBytes = 136;
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const auto* b = reinterpret_cast<const uint8_t*>(p);
+    const float d = V::f16(p);
+    const int high = read_u16(p + 2);
+    for (int part = 0; part < 8; ++part) {
+      const int scale = ((b[4 + part / 2] >> (part % 2 * 4)) & 15) | ((high >> (2 * part)) & 3) << 4;
+      const float s = d * static_cast<float>(scale - 32);
+      set_part(u, 2 * part, s, 0.0f);
+      set_part(u, 2 * part + 1, s, 0.0f);
+      look_up(kIq4Values, b + 8 + part * 16, u.q + part * 32);
+    }
+  }
+};
+
+/// Calls visit.template operator()<B>() for the format B of dtype; false for plain types.
+template <class Visit>
+HETERO_KERNEL bool with_format(DType dtype, const Visit& visit) {
+  switch (dtype) {
+    case DType::kQ4_0:
+      return visit.template operator()<Q4_0>(), true;
+    case DType::kQ4_1:
+      return visit.template operator()<Q4_1>(), true;
+    case DType::kQ5_0:
+      return visit.template operator()<Q5_0>(), true;
+    case DType::kQ5_1:
+      return visit.template operator()<Q5_1>(), true;
+    case DType::kQ8_0:
+      return visit.template operator()<Q8_0>(), true;
+    case DType::kQ2_K:
+      return visit.template operator()<Q2_K>(), true;
+    case DType::kQ3_K:
+      return visit.template operator()<Q3_K>(), true;
+    case DType::kQ4_K:
+      return visit.template operator()<Q4_K>(), true;
+    case DType::kQ5_K:
+      return visit.template operator()<Q5_K>(), true;
+    case DType::kQ6_K:
+      return visit.template operator()<Q6_K>(), true;
+    case DType::kIQ4_NL:
+      return visit.template operator()<IQ4_NL>(), true;
+    case DType::kIQ4_XS:
+      return visit.template operator()<IQ4_XS>(), true;
+    case DType::kMXFP4:
+      return visit.template operator()<MXFP4>(), true;
+    default:
+      return false;
+  }
+}
