@@ -1,3 +1,14 @@
+# What the sanitizers are to know about libraries that are not ours, for every test.
+set(HETERO_TEST_ENV "")
+if(HETERO_SANITIZE)
+  # oneTBB loads its libraries in a way that AddressSanitizer refuses unless told.
+  set(HETERO_TEST_ENV
+    LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0
+    TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp
+    UBSAN_OPTIONS=print_stacktrace=1
+    TBB_ENABLE_SANITIZERS=1)
+endif()
+
 # hetero_module(name SOURCES a.cc ... [TESTS a_test.cc ...] [DEPS target ...])
 # One folder of src/ is one static library hetero_<name>; its unit tests sit beside the code and
 # become one test program <name>_test. Includes are written from src/: #include "gguf/file.h".
@@ -16,10 +27,11 @@ function(hetero_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;ENV" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE hetero_options ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # builds a quarter faster
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
   # HETERO_CASES names the folder of shared test data; tests skip with a reason where it is absent.
   # An environment variable of the same name wins at run time.
   target_compile_definitions(${name} PRIVATE HETERO_CASES_DEFAULT="${HETERO_CASES_DEFAULT}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 ENVIRONMENT "${ARG_ENV}")
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 ENVIRONMENT "${ARG_ENV};${HETERO_TEST_ENV}")
 endfunction()

@@ -2,11 +2,11 @@
 """The command line as a user meets it: the contract's JSON, exit codes, one-line errors, Ctrl-C."""
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import tempfile
-import time
 import unittest
 
 HETERO = os.environ['HETERO_BINARY']
@@ -187,17 +187,22 @@ class Cli(unittest.TestCase):
 
     @needs_model
     def test_chat_answers_and_ctrl_c_stops_the_answer_only(self):
+        # Without bufsize=0 the first read would take more than it returns, and communicate() would lose the rest.
         p = subprocess.Popen([HETERO, 'chat', '-m', MODEL, '--strategy', 'cpu', '--temp', '0', '-n', '4000', '-v'],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         p.stdin.write(b'Write a very long story about the sea.\n')
-        p.stdin.flush()
-        p.stdout.read(1)
+        first = p.stdout.read(1)  # it is answering
         p.send_signal(signal.SIGINT)
-        time.sleep(0.5)
         out, err = p.communicate(b'Say yes.\n/bye\n', timeout=120)
         self.assertEqual(p.returncode, 0, err.decode())
-        self.assertIn(b'kept', err)
-        self.assertGreater(len(out.strip().splitlines()), 1)
+        self.assertEqual(err.count(b'hetero: stopped\n'), 1, err.decode())
+        answers = re.findall(r'hetero: \d+ tokens \((\d+) kept\) at [\d.]+ tok/s, (\d+) at', err.decode())
+        self.assertEqual(len(answers), 2, err.decode())
+        (_, stopped_after), (kept, answered) = answers
+        self.assertLess(int(stopped_after), 4000)
+        self.assertGreater(int(kept), 0)
+        self.assertGreater(int(answered), 0)
+        self.assertGreater(len((first + out).strip().splitlines()), 1, out.decode())
 
 
 if __name__ == '__main__':

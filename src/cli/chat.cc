@@ -1,11 +1,10 @@
 // hetero chat: a conversation in the terminal.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <iostream>
-
-#include <unistd.h>
 
 #include "cli/chat_prompt.h"
 #include "cli/commands.h"
@@ -27,7 +26,8 @@ bool drop_oldest_turn(nlohmann::ordered_json& history) {
   if (history.size() < first + 3) {
     return false;
   }
-  history.erase(history.begin() + static_cast<int64_t>(first), history.begin() + static_cast<int64_t>(first) + 2);
+  history.erase(history.begin() + static_cast<int64_t>(first),
+                history.begin() + static_cast<int64_t>(first) + 2);
   return true;
 }
 
@@ -60,6 +60,7 @@ Status chat(const ChatOptions& o) {
       }
       break;
     }
+    interrupted() = false;  // Ctrl-C just before the prompt must not stop the answer to this line
     if (line == "/bye") {
       break;
     }
@@ -88,8 +89,8 @@ Status chat(const ChatOptions& o) {
                  model.engine->context());
     }
     if (static_cast<int64_t>(ids.size()) > model.engine->context()) {
-      fmt::print(stderr, "hetero: this question has {} tokens, but the context holds {} (-c sets it)\n", ids.size(),
-                 model.engine->context());
+      fmt::print(stderr, "hetero: this question has {} tokens, but the context holds {} (-c sets it)\n",
+                 ids.size(), model.engine->context());
       history.erase(history.end() - 1);
       continue;
     }
@@ -98,9 +99,9 @@ Status chat(const ChatOptions& o) {
     options.max_tokens = o.tokens;
     options.cancel = &interrupted();
     HETERO_TRY(const Generation g, generate(session, ids, options, [](std::string_view piece) {
-      fmt::print("{}", piece);
-      std::fflush(stdout);
-    }));
+                 fmt::print("{}", piece);
+                 std::fflush(stdout);
+               }));
     fmt::print("\n");
     if (g.stop == Stop::kCancelled) {
       fmt::print(stderr, "hetero: stopped\n");

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <new>
@@ -65,6 +66,11 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate::~ChatTemplate() = default;
 
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const TemplateLimits& limits) {
+  if (const size_t nul = source.find('\0'); nul != std::string_view::npos) {
+    return malformed(
+        fmt::format("chat template, line {}: a NUL byte where text was expected",
+                    1 + std::count(source.begin(), source.begin() + static_cast<int64_t>(nul), '\n')));
+  }
   try {
     auto impl = std::make_unique<Impl>();
     impl->tree = jinja::parse(source, limits);
