@@ -9,7 +9,7 @@
 namespace hetero {
 
 Reference::Reference(const Graph& graph, int64_t context)
-    : graph_(graph), context_(context), values_(graph.values.size()) {
+    : graph_(graph), values_(graph.values.size()) {
   for (size_t i = 0; i < graph.values.size(); ++i) {
     if (graph.values[i].rows == Rows::kContext) {
       values_[i].assign(static_cast<size_t>(context * graph.values[i].cols), 0.0f);

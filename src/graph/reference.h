@@ -32,7 +32,6 @@ class Reference {
   std::vector<float> weight_rows(const Weight& weight, int64_t begin, int64_t rows) const;
 
   const Graph& graph_;
-  int64_t context_;
   std::vector<std::vector<float>> values_;
 };
 

@@ -3,10 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <tuple>
 #include <unordered_map>
 
 namespace hetero {
 namespace {
+
+// Far beyond any model, and small enough that nothing computed from them overflows or takes long.
+constexpr int64_t kMostRows = int64_t{1} << 24;
+constexpr int64_t kMostParts = 1024;  // of one operator
 
 bool overlap(int64_t a_begin, int64_t a_end, int64_t b_begin, int64_t b_end) {
   return a_begin < b_end && b_begin < a_end;
@@ -15,51 +22,62 @@ bool overlap(int64_t a_begin, int64_t a_end, int64_t b_begin, int64_t b_end) {
 std::string describe(const Graph& graph, const Plan& plan, size_t index) {
   const Step& s = plan.steps[index];
   return fmt::format("step {} ({} on {}, rows {}..{}, columns {}..{})", index, graph.op(s.op).name,
-                     plan.processors[static_cast<size_t>(s.processor)], s.token_begin, s.token_end, s.out_begin,
-                     s.out_end);
+                     plan.processors[static_cast<size_t>(s.processor)], s.token_begin, s.token_end,
+                     s.out_begin, s.out_end);
 }
 
 }  // namespace
 
 Status validate(const Graph& graph, const Plan& plan) {
-  if (plan.tokens < 1) {
-    return invalid_argument(fmt::format("a plan for {} tokens, expected at least 1", plan.tokens));
+  if (plan.tokens < 1 || plan.tokens > kMostRows) {
+    return invalid_argument(fmt::format("a plan for {} tokens, expected 1 to {}", plan.tokens, kMostRows));
   }
   const int first = plan.head ? graph.head_begin : 0;
   const int last = plan.head ? static_cast<int>(graph.ops.size()) : graph.head_begin;
   int expected_op = first;  // operators come in the graph's order, the parts of one side by side
   int64_t covered = 0;      // elements of expected_op's output so far
+  int64_t parts = 0;        // steps that they come from
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& s = plan.steps[i];
-    if (s.op < first || s.op >= last || s.processor < 0 || s.processor >= static_cast<int>(plan.processors.size())) {
-      return invalid_argument(fmt::format("step {}: operator {} on processor {} does not exist in this plan", i, s.op,
-                                          s.processor));
+    if (s.op < first || s.op >= last || s.processor < 0 ||
+        s.processor >= static_cast<int>(plan.processors.size())) {
+      return invalid_argument(fmt::format("step {}: operator {} on processor {} does not exist in this plan",
+                                          i, s.op, s.processor));
     }
     const Op& op = graph.op(s.op);
     const int64_t cols = graph.output_cols(s.op);
     if (s.token_begin < 0 || s.token_end <= s.token_begin || s.token_end > plan.tokens || s.out_begin < 0 ||
         s.out_end <= s.out_begin || s.out_end > cols) {
-      return invalid_argument(fmt::format("{}: outside of {} rows and {} columns", describe(graph, plan, i),
-                                          plan.tokens, cols));
+      return invalid_argument(
+          fmt::format("{}: outside of {} rows and {} columns", describe(graph, plan, i), plan.tokens, cols));
     }
-    const bool whole = s.token_begin == 0 && s.token_end == plan.tokens && s.out_begin == 0 && s.out_end == cols;
+    const bool whole =
+        s.token_begin == 0 && s.token_end == plan.tokens && s.out_begin == 0 && s.out_end == cols;
     if (!op.is<Linear>() && !whole) {
       return invalid_argument(fmt::format("{}: only linear operators can be cut", describe(graph, plan, i)));
     }
     const int64_t rows = s.token_end - s.token_begin;
-    if (s.padded < rows || (s.padded > rows && (s.token_end != plan.tokens || !op.is<Linear>()))) {
-      return invalid_argument(fmt::format("{}: padded to {} rows; only the last rows of a linear operator can be padded",
-                                          describe(graph, plan, i), s.padded));
+    if (s.padded < rows || s.padded > kMostRows ||
+        (s.padded > rows && (s.token_end != plan.tokens || !op.is<Linear>()))) {
+      return invalid_argument(
+          fmt::format("{}: padded to {} rows; only the last rows of a linear operator can be padded",
+                      describe(graph, plan, i), s.padded));
     }
     if (s.op != expected_op) {
-      return invalid_argument(fmt::format("{}: expected a part of {}", describe(graph, plan, i),
-                                          graph.op(expected_op).name));
+      return invalid_argument(
+          fmt::format("{}: expected a part of {}", describe(graph, plan, i), graph.op(expected_op).name));
+    }
+    parts = covered == 0 ? 1 : parts + 1;
+    if (parts > kMostParts) {
+      return invalid_argument(
+          fmt::format("{}: an operator in more than {} parts", describe(graph, plan, i), kMostParts));
     }
     for (size_t j = i; j-- > 0 && plan.steps[j].op == s.op;) {
       const Step& o = plan.steps[j];
       if (overlap(s.token_begin, s.token_end, o.token_begin, o.token_end) &&
           overlap(s.out_begin, s.out_end, o.out_begin, o.out_end)) {
-        return invalid_argument(fmt::format("{}: computes again what step {} computes", describe(graph, plan, i), j));
+        return invalid_argument(
+            fmt::format("{}: computes again what step {} computes", describe(graph, plan, i), j));
       }
     }
     covered += rows * (s.out_end - s.out_begin);
@@ -123,6 +141,25 @@ nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
   return json;
 }
 
+namespace {
+
+/// A whole number within what plans hold; 4.5, "4" and 2^63 are errors.
+int64_t number(const nlohmann::ordered_json& json) {
+  const int64_t n = json.is_number_integer() ? json.get<int64_t>() : -1;
+  if (n < 0 || n > std::numeric_limits<int32_t>::max()) {
+    throw std::invalid_argument(
+        fmt::format("expected a whole number from 0 to {}, found {}", std::numeric_limits<int32_t>::max(),
+                    json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
+  }
+  return n;
+}
+
+std::pair<int64_t, int64_t> range(const nlohmann::ordered_json& json) {
+  return {number(json.at(0)), number(json.at(1))};
+}
+
+}  // namespace
+
 Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& json) {
   std::unordered_map<std::string, int> ops;
   for (size_t i = 0; i < graph.ops.size(); ++i) {
@@ -132,8 +169,12 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
   size_t index = 0;
   try {
     plan.strategy = json.at("strategy").get<std::string>();
-    plan.head = json.at("phase").get<std::string>() == "head";
-    plan.tokens = json.at("tokens").get<int64_t>();
+    const auto phase = json.at("phase").get<std::string>();
+    if (phase != "head" && phase != "body") {
+      return invalid_argument(fmt::format("plan: \"phase\" must be \"body\" or \"head\", not \"{}\"", phase));
+    }
+    plan.head = phase == "head";
+    plan.tokens = number(json.at("tokens"));
     plan.processors = json.at("processors").get<std::vector<std::string>>();
     for (const auto& step : json.at("steps")) {
       Step s;
@@ -149,15 +190,13 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
         return invalid_argument(fmt::format("plan: step {}: \"{}\" is not in \"processors\"", index, id));
       }
       s.processor = static_cast<int>(processor - plan.processors.begin());
-      s.token_begin = step.at("rows").at(0).get<int64_t>();
-      s.token_end = step.at("rows").at(1).get<int64_t>();
-      s.out_begin = step.at("columns").at(0).get<int64_t>();
-      s.out_end = step.at("columns").at(1).get<int64_t>();
-      s.padded = step.value("padded", s.token_end - s.token_begin);
+      std::tie(s.token_begin, s.token_end) = range(step.at("rows"));
+      std::tie(s.out_begin, s.out_end) = range(step.at("columns"));
+      s.padded = step.contains("padded") ? number(step["padded"]) : s.token_end - s.token_begin;
       plan.steps.push_back(std::move(s));
       ++index;
     }
-  } catch (const nlohmann::json::exception& e) {
+  } catch (const std::exception& e) {  // of the JSON library, and of number()
     return invalid_argument(fmt::format("plan: step {}: {}", index, e.what()));
   }
   HETERO_RETURN_IF_ERROR(validate(graph, plan).with_prefix("plan"));

@@ -9,10 +9,12 @@ namespace hetero {
 namespace {
 
 const Team kTeam{"cpu", "gpu0", "npu0", {}};
-constexpr Strategy kAll[] = {Strategy::kCpu,     Strategy::kGpu,   Strategy::kNpuOnline, Strategy::kNpuPadding,
-                             Strategy::kNpuPipe, Strategy::kLayer, Strategy::kTensor};
+constexpr Strategy kAll[] = {Strategy::kCpu,        Strategy::kGpu,     Strategy::kNpuOnline,
+                             Strategy::kNpuPadding, Strategy::kNpuPipe, Strategy::kLayer,
+                             Strategy::kTensor};
 
-const Step& step_of(const Graph& graph, const Plan& plan, const std::string& op, const std::string& processor) {
+const Step& step_of(const Graph& graph, const Plan& plan, const std::string& op,
+                    const std::string& processor) {
   for (const Step& s : plan.steps) {
     if (graph.op(s.op).name == op && plan.processors[static_cast<size_t>(s.processor)] == processor) {
       return s;
@@ -135,7 +137,8 @@ TEST(Plan, RefusesHolesOverlapsCutsAndPaddingInTheMiddle) {
   EXPECT_EQ(message([](Steps&) {}), "");
   EXPECT_NE(message([](Steps& s) { s.pop_back(); }).find("before"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s.erase(s.begin() + 3); }).find("expected a part of"), std::string::npos);
-  EXPECT_NE(message([](Steps& s) { s.insert(s.begin() + 4, s[3]); }).find("computes again"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s.insert(s.begin() + 4, s[3]); }).find("computes again"),
+            std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[0].token_end = 10; }).find("only linear"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[3].out_end = 100000; }).find("outside"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[3].padded = 3; }).find("padded"), std::string::npos);
@@ -153,6 +156,44 @@ TEST(Plan, BadJsonNamesTheStep) {
             "plan: step 2: this model has no operator \"blk.9.nothing\"");
   json["steps"][2].erase("op");
   EXPECT_NE(plan_from_json(tiny.graph, json).status().message().find("plan: step 2: "), std::string::npos);
+}
+
+TEST(Plan, NumbersInJsonThatNoModelHasAreRefused) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kCpu, kTeam, false, 4);
+  ASSERT_TRUE(plan.ok());
+  const auto good = to_json(tiny.graph, *plan);
+  using Json = nlohmann::ordered_json;
+  for (const Json& bad : {Json(INT64_MIN), Json(INT64_MAX), Json(UINT64_MAX), Json(-1), Json(1e300),
+                          Json(1.5), Json("4"), Json(INT32_MAX), Json("\xFF")}) {
+    for (const char* field : {"/tokens", "/steps/3/rows/0", "/steps/3/rows/1", "/steps/3/columns/0",
+                              "/steps/3/columns/1", "/steps/3/padded"}) {
+      Json json = good;
+      json[Json::json_pointer(field)] = bad;
+      EXPECT_EQ(plan_from_json(tiny.graph, json).status().message().rfind("plan", 0), 0u) << field;
+    }
+  }
+  Json json = good;
+  json["phase"] = "prefill";
+  EXPECT_NE(plan_from_json(tiny.graph, json).status().message().find("\"phase\""), std::string::npos);
+}
+
+TEST(Plan, AnOperatorInVeryManyPartsIsRefusedAtOnce) {
+  const TinyGraph tiny(1);
+  const auto plan = make_plan(tiny.graph, Strategy::kCpu, kTeam, false, 50'000);
+  ASSERT_TRUE(plan.ok());
+  Plan parts = *plan;
+  const Step whole = parts.steps[3];
+  ASSERT_TRUE(tiny.graph.op(whole.op).is<Linear>());
+  parts.steps.resize(3);
+  for (int64_t row = 0; row < 50'000; ++row) {
+    Step s = whole;
+    s.token_begin = row;
+    s.token_end = row + 1;
+    s.padded = 1;
+    parts.steps.push_back(s);
+  }
+  EXPECT_NE(validate(tiny.graph, parts).message().find("parts"), std::string::npos);
 }
 
 }  // namespace

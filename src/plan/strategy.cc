@@ -24,7 +24,8 @@ constexpr Name kNames[] = {
 
 class Planner {
  public:
-  Planner(const Graph& graph, Strategy strategy, const Team& team, int64_t tokens, const StrategyOptions& options)
+  Planner(const Graph& graph, Strategy strategy, const Team& team, int64_t tokens,
+          const StrategyOptions& options)
       : graph_(graph), strategy_(strategy), team_(team), tokens_(tokens), options_(options) {}
 
   Result<Plan> make(bool head) {
@@ -67,8 +68,8 @@ class Planner {
     return static_cast<int>(found - plan_.processors.begin());
   }
 
-  void add(int op, const std::string& id, int64_t token_begin, int64_t token_end, int64_t out_begin, int64_t out_end,
-           int64_t padded) {
+  void add(int op, const std::string& id, int64_t token_begin, int64_t token_end, int64_t out_begin,
+           int64_t out_end, int64_t padded) {
     if (token_begin < token_end && out_begin < out_end) {
       plan_.steps.push_back({op, processor(id), token_begin, token_end, out_begin, out_end, padded, {}});
     }
@@ -92,7 +93,8 @@ class Planner {
       return {};
     }
     if (team_.npu.empty()) {
-      return unavailable(fmt::format("strategy {} needs an NPU, and there is none", strategy_name(strategy_)));
+      return unavailable(
+          fmt::format("strategy {} needs an NPU, and there is none", strategy_name(strategy_)));
     }
     if (strategy_ == Strategy::kNpuOnline) {
       add(op, team_.npu, 0, tokens_, 0, cols, tokens_);
@@ -135,7 +137,8 @@ class Planner {
   Status add_tensor(int op, const std::string& main, int64_t cols) {
     const double wanted = static_cast<double>(cols) * options_.npu_share;
     const auto grid = static_cast<double>(options_.alignment);
-    const int64_t npu_cols = std::min(cols, static_cast<int64_t>(std::round(wanted / grid)) * options_.alignment);
+    const int64_t npu_cols =
+        std::min(cols, static_cast<int64_t>(std::round(wanted / grid)) * options_.alignment);
     int64_t rows = 0;
     for (const int64_t length : options_.lengths) {
       if (length <= tokens_ && (length > 1 || tokens_ == 1)) {
@@ -179,9 +182,13 @@ std::optional<Strategy> strategy_from_name(const std::string& name) {
   return std::nullopt;
 }
 
-bool uses_gpu(Strategy s) { return s == Strategy::kGpu || s == Strategy::kLayer || s == Strategy::kTensor; }
+bool uses_gpu(Strategy s) {
+  return s == Strategy::kGpu || s == Strategy::kLayer || s == Strategy::kTensor;
+}
 
-bool uses_npu(Strategy s) { return s != Strategy::kCpu && s != Strategy::kGpu; }
+bool uses_npu(Strategy s) {
+  return s != Strategy::kCpu && s != Strategy::kGpu;
+}
 
 Result<Plan> make_plan(const Graph& graph, Strategy strategy, const Team& team, bool head, int64_t tokens,
                        const StrategyOptions& options) {
