@@ -7,6 +7,13 @@ kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
   }
 }
 
+// For each column i of this lane after the last whole vector of 8. The count of turns is a constant and
+// the condition stands inside: PoCL 3.1 lets every lane do the first turn of a loop that only some
+// lanes should enter at all, when lane 0 does.
+#define FOR_REST(i, vectors, cols, lane) \
+  for (int turn_ = 0, i = (vectors) * 8 + (lane); turn_ < 8; turn_ += LANES, i += LANES) \
+    if (i < (cols))
+
 // One work-group for each row. s = x + y (has_residual), h = s / sqrt(mean(s^2) + eps) * w
 kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_stride,  //
                                 global const float* y, long y_offset, long y_stride,  //
@@ -32,7 +39,7 @@ kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_str
       vstore8(v, i, s);
       squares = mad(v, v, squares);
     }
-    for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+    FOR_REST(i, vectors, cols, lane) {
       const float v = x[i] + y[i];
       s[i] = v;
       rest = mad(v, v, rest);
@@ -43,7 +50,7 @@ kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_str
       const float8 v = vload8(i, x);
       squares = mad(v, v, squares);
     }
-    for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+    FOR_REST(i, vectors, cols, lane) {
       rest = mad(x[i], x[i], rest);
     }
   }
@@ -52,7 +59,7 @@ kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_str
   for (int i = lane; i < vectors; i += LANES) {
     vstore8(vload8(i, x) * scale * vload8(i, w), i, h);
   }
-  for (int i = vectors * 8 + lane; i < cols; i += LANES) {
+  FOR_REST(i, vectors, cols, lane) {
     h[i] = x[i] * scale * w[i];
   }
 }
