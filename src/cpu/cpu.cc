@@ -25,8 +25,12 @@ using cpu::Work;
 /// One owner thread runs the queue in order and is worker 0 of the pool.
 class CpuProcessor : public Processor {
  public:
-  CpuProcessor(ProcessorInfo info, const cpu::Kernels& kernels, int threads, const std::vector<int>& cpus)
-      : info_(std::move(info)), kernels_(kernels), cpus_(cpus), pool_(threads, cpus) {
+  CpuProcessor(ProcessorInfo info, const cpu::Kernels& kernels, int threads, const OpenOptions& options)
+      : info_(std::move(info)),
+        kernels_(kernels),
+        int8_(options.int8_activations),
+        cpus_(options.cpus),
+        pool_(threads, cpus_) {
     owner_ = std::thread([this] { own(); });
   }
   ~CpuProcessor() override {
@@ -57,7 +61,7 @@ class CpuProcessor : public Processor {
       return invalid_argument(
           fmt::format("{}: {} compiled for {} tokens", info_.id, graph.op(slice.op).name, tokens));
     }
-    auto executable = cpu::prepare(graph, slice, tokens, kernels_, pool_.size());
+    auto executable = cpu::prepare(graph, slice, tokens, kernels_, pool_.size(), int8_ ? &packed_ : nullptr);
     const Bytes needed = executable->scratch_floats * static_cast<Bytes>(sizeof(float));
     if (needed > 0 && (scratch_ == nullptr || scratch_->size() < needed)) {
       // Work in the queue keeps the memory that it was submitted with.
@@ -153,6 +157,8 @@ class CpuProcessor : public Processor {
   const ProcessorInfo info_;
   const Traits traits_;
   const cpu::Kernels& kernels_;
+  const bool int8_;
+  cpu::PackedWeights packed_;  // only the control thread
   const std::vector<int> cpus_;
   ThreadPool pool_;
   HostTimeline timeline_;
@@ -184,7 +190,7 @@ Result<std::unique_ptr<Processor>> open_cpu(const ProcessorInfo& info, const Ope
   const size_t all = options.cpus.empty() ? available.size() : options.cpus.size();
   const int threads = options.threads > 0 ? options.threads : static_cast<int>(all);
   try {
-    return std::unique_ptr<Processor>(std::make_unique<CpuProcessor>(info, *kernels, threads, options.cpus));
+    return std::unique_ptr<Processor>(std::make_unique<CpuProcessor>(info, *kernels, threads, options));
   } catch (const std::system_error& error) {
     return resource_exhausted(fmt::format("threads: {} could not be started: {}", threads, error.what()));
   }

@@ -49,8 +49,11 @@ struct AttendArgs {
   float* scratch = nullptr;  // attend_scratch() floats
 };
 
+struct Int8Kernels;
+
 struct Kernels {
   const char* level;
+  const Int8Kernels* int8;
   int64_t tile_rows;  // MR: rows of activations that one register tile covers
   int64_t tile_cols;  // NR: output columns of one panel
   int64_t gemv_rows;  // up to so many activation rows, gemv() is faster than packing and tiles

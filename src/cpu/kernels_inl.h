@@ -9,20 +9,9 @@
 // exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for block
 // formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
 
-constexpr int kW = V::kWidth;
+#include "cpu/vector_inl.h"
+
 constexpr int kNr = 2 * kW;
-constexpr int kPieces = 32 / kW;  // vectors in a block of 32 elements
-using Reg = V::Reg;
-
-HETERO_KERNEL int64_t min_of(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
-HETERO_KERNEL uint16_t read_u16(const std::byte* p) {
-  uint16_t v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
 
 // Part of a vector: the rest reads as zero and is not written.
 HETERO_KERNEL Reg load_part(const float* p, int64_t count) {
@@ -39,8 +28,6 @@ HETERO_KERNEL void store_part(float* p, int64_t count, Reg r) {
     p[i] = full[i];
   }
 }
-
-#include "cpu/blocks_inl.h"
 
 // Plain types: load W elements, or fewer.
 struct F32 {

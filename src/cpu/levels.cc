@@ -6,6 +6,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "cpu/int8.h"
+
 namespace hetero::cpu {
 
 CpuDescription describe_cpu() {
@@ -33,6 +35,20 @@ CpuDescription describe_cpu() {
   return description;
 }
 
+#if defined(__x86_64__)
+namespace {
+
+/// A level that only adds 8-bit products to another.
+Kernels with_int8(const Kernels& base, const char* level, const Int8Kernels& int8) {
+  Kernels kernels = base;
+  kernels.level = level;
+  kernels.int8 = &int8;
+  return kernels;
+}
+
+}  // namespace
+#endif
+
 std::vector<const Kernels*> kernels_for(const std::vector<std::string>& flags) {
   std::vector<const Kernels*> kernels = {&kScalarKernels};
 #if defined(__x86_64__)
@@ -43,8 +59,16 @@ std::vector<const Kernels*> kernels_for(const std::vector<std::string>& flags) {
   };
   if (has({"avx2", "fma", "f16c", "bmi1", "bmi2"})) {
     kernels.push_back(&kAvx2Kernels);
+    static const Kernels kAvx2Vnni = with_int8(kAvx2Kernels, "avx2-vnni", kAvxVnniInt8Kernels);
+    if (has({"avx_vnni"})) {
+      kernels.push_back(&kAvx2Vnni);
+    }
     if (has({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})) {
       kernels.push_back(&kAvx512Kernels);
+      static const Kernels kAvx512Vnni = with_int8(kAvx512Kernels, "avx512-vnni", kAvx512VnniInt8Kernels);
+      if (has({"avx512_vnni"})) {
+        kernels.push_back(&kAvx512Vnni);
+      }
     }
   }
 #else

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
+
+#include "cpu/loops.h"
 
 namespace hetero::cpu {
 namespace {
@@ -14,49 +15,11 @@ namespace {
 constexpr int64_t kChunkRows = 384;
 // Depth of a panel: with 16 columns, 16 KiB, half of a first-level cache.
 constexpr int64_t kDepth = 256;
-// A loop with less than this many elements is not worth waking threads for.
-constexpr int64_t kElementsPerUnit = 16384;
 // Short passes look at the cache in parts of this many rows, at most kMaxParts, so that one token
 // keeps all threads busy.
 constexpr int64_t kSplitTokens = 4;
 constexpr int64_t kPartRows = 256;
 constexpr int64_t kMaxParts = 64;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-int64_t round_up(int64_t a, int64_t b) {
-  return ceil_div(a, b) * b;
-}
-
-/// Calls body(unit, worker) for each unit in [0, units), handing units to whichever worker is free.
-template <class Body>
-void for_units(ThreadPool& pool, int64_t units, const Body& body) {
-  if (units <= 1 || pool.size() == 1) {
-    for (int64_t unit = 0; unit < units; ++unit) {
-      body(unit, 0);
-    }
-    return;
-  }
-  std::atomic<int64_t> next = 0;
-  const auto loop = [&](int worker) {
-    for (int64_t unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) {
-      body(unit, worker);
-    }
-  };
-  pool.run(std::cref(loop));
-}
-
-/// Splits `rows` rows of `cols` elements into units of at least kElementsPerUnit elements.
-template <class Body>
-void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, const Body& body) {
-  const int64_t each = std::max<int64_t>(1, kElementsPerUnit / std::max<int64_t>(cols, 1));
-  for_units(pool, ceil_div(rows, each), [&](int64_t unit, int worker) {
-    for (int64_t t = unit * each; t < std::min(rows, (unit + 1) * each); ++t) {
-      body(t, worker);
-    }
-  });
-}
 
 Status check_weight(const Graph& graph, const Op& op, WeightId id) {
   const Weight& weight = graph.weight(id);
@@ -113,32 +76,40 @@ Status supports(const Graph& graph, const OpSlice& slice) {
 }
 
 std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice, int64_t tokens,
-                                       const Kernels& kernels, int threads) {
+                                       const Kernels& kernels, int threads, PackedWeights* packed) {
   auto executable = std::make_unique<CpuExecutable>();
   executable->graph = &graph;
   executable->slice = slice;
   executable->tokens = tokens;
   const Op& op = graph.op(slice.op);
   if (op.is<Linear>()) {
-    executable->segments = linear_segments(graph, slice.op, slice.begin, slice.end);
     const int64_t k = graph.value(op.inputs[0]).cols;
-    for (const LinearSegment& s : executable->segments) {
-      const int64_t bytes = row_bytes(s.weight->dtype, k);
-      for (int64_t r = 0; r < s.rows; r += kernels.tile_cols) {
-        const std::byte* data = s.weight->data + (s.row_begin + r) * bytes;
-        executable->panels.push_back(
-            {{s.weight->dtype, data, bytes, std::min(kernels.tile_cols, s.rows - r)}, s.out_begin + r});
-      }
+    for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
       if (s.bias != nullptr) {
         executable->vector.resize(static_cast<size_t>(slice.end - slice.begin));
         std::vector<float> all(static_cast<size_t>(s.bias->cols));
         kernels.decode(s.bias->dtype, s.bias->data, s.bias->cols, 1.0f, all.data());
         std::copy_n(all.begin() + s.row_begin, s.rows, executable->vector.begin() + s.out_begin);
       }
+      if (auto rows = packed == nullptr ? nullptr : packed->find(s, k, *kernels.int8); rows != nullptr) {
+        executable->packed.push_back({std::move(rows), s.out_begin});
+        continue;
+      }
+      executable->segments.push_back(s);
+      const int64_t bytes = row_bytes(s.weight->dtype, k);
+      for (int64_t r = 0; r < s.rows; r += kernels.tile_cols) {
+        const std::byte* data = s.weight->data + (s.row_begin + r) * bytes;
+        executable->panels.push_back(
+            {{s.weight->dtype, data, bytes, std::min(kernels.tile_cols, s.rows - r)}, s.out_begin + r});
+      }
     }
-    if (tokens > kernels.gemv_rows) {
-      executable->scratch_floats = round_up(std::min(tokens, kChunkRows), kernels.tile_rows) * k +
-                                   threads * depth_of(k) * kernels.tile_cols;
+    if (!executable->packed.empty()) {
+      executable->scratch_floats = packed_scratch(tokens, k);
+    }
+    if (tokens > kernels.gemv_rows && !executable->segments.empty()) {
+      const int64_t floats = round_up(std::min(tokens, kChunkRows), kernels.tile_rows) * k +
+                             threads * depth_of(k) * kernels.tile_cols;
+      executable->scratch_floats = std::max(executable->scratch_floats, floats);
     }
   } else if (op.is<RmsNorm>()) {
     const Weight& w = graph.weight(op.weights[0]);
@@ -239,6 +210,21 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
       }
     });
   }
+}
+
+Status linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  if (!e.segments.empty()) {
+    work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool)
+                                     : linear_by_tiles(work, kernels, pool);
+  }
+  if (e.packed.empty()) {
+    return {};
+  }
+  return multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
+                         e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(),
+                         work.out[0].row<float>(0), work.out[0].stride,
+                         reinterpret_cast<float*>(work.scratch->data()), pool);
 }
 
 Status embed(const Work& work, const Kernels& kernels, ThreadPool& pool) {
@@ -393,8 +379,7 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const Op& op = work.executable->op();
   if (op.is<Linear>()) {
-    work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool)
-                                     : linear_by_tiles(work, kernels, pool);
+    return linear(work, kernels, pool);
   } else if (op.is<Embed>()) {
     return embed(work, kernels, pool);
   } else if (const auto* table = op.as<RopeTable>()) {

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "cpu/kernels.h"
+#include "cpu/linear_int8.h"
 #include "graph/graph.h"
 #include "processor/processor.h"
 
@@ -27,17 +28,19 @@ struct CpuExecutable : Executable {
   const Graph* graph = nullptr;
   OpSlice slice;
   int64_t tokens = 0;
-  std::vector<LinearSegment> segments;  // Linear
-  std::vector<Panel> panels;            // Linear
+  std::vector<LinearSegment> segments;  // Linear: what is multiplied in f32
+  std::vector<Panel> panels;            // Linear: the same rows
+  std::vector<PackedSegment> packed;    // Linear: what is multiplied in 8 bits
   std::vector<float> vector;            // Linear: bias of the slice's columns or empty; RmsNorm: weight
   int64_t scratch_floats = 0;
 
   const Op& op() const { return graph->op(slice.op); }
 };
 
-/// Everything that does not depend on the launch. The slice is one that supports() accepts.
+/// Everything that does not depend on the launch. The slice is one that supports() accepts. With
+/// `packed`, activations are rounded to 8 bits for all weights that have such kernels.
 std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice, int64_t tokens,
-                                       const Kernels& kernels, int threads);
+                                       const Kernels& kernels, int threads, PackedWeights* packed);
 
 /// A binding resolved to memory.
 struct View {

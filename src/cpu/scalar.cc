@@ -1,5 +1,6 @@
 // Kernels without instruction sets beyond the architecture's baseline, for every machine: four
 // numbers at a time in the vector types of GCC and Clang, which become SSE2 or NEON.
+#include "cpu/int8.h"
 #include "cpu/kernels.h"
 
 #define HETERO_KERNEL static inline __attribute__((always_inline))
@@ -68,6 +69,11 @@ struct V {
   HETERO_KERNEL void store_f16(uint16_t* p, Reg a) {
     for (int i = 0; i < 4; ++i) {
       p[i] = to_f16(a[i]);
+    }
+  }
+  HETERO_KERNEL void store_i8(int8_t* p, Reg a) {
+    for (int i = 0; i < 4; ++i) {
+      p[i] = static_cast<int8_t>(a[i]);
     }
   }
   HETERO_KERNEL void prefetch(const std::byte* p) { __builtin_prefetch(p); }
@@ -151,9 +157,78 @@ void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* pane
 
 #include "cpu/rows_inl.h"
 
+// Four rows side by side, one number at a time.
+struct I {
+  static constexpr int kLanes = 4;
+  static constexpr int kTile = 4;
+  static constexpr int kSignedZero = 0;
+  struct Ints {
+    int8_t bytes[16];  // as loaded
+    int32_t sums[4];
+  };
+  using Floats = V::Reg;
+
+  HETERO_KERNEL Ints load(const std::byte* p) {
+    Ints a = {};
+    __builtin_memcpy(a.bytes, p, sizeof(a.bytes));
+    return a;
+  }
+  HETERO_KERNEL Ints low(Ints a) {
+    for (int8_t& b : a.bytes) {
+      b = static_cast<int8_t>(b & 15);
+    }
+    return a;
+  }
+  HETERO_KERNEL Ints high(Ints a) {
+    for (int8_t& b : a.bytes) {
+      b = static_cast<int8_t>(static_cast<uint8_t>(b) >> 4);
+    }
+    return a;
+  }
+  HETERO_KERNEL Ints broadcast(const int8_t* p) {
+    Ints a = {};
+    for (int i = 0; i < 16; ++i) {
+      a.bytes[i] = p[i % 4];
+    }
+    return a;
+  }
+  HETERO_KERNEL Ints zero() { return {}; }
+  HETERO_KERNEL std::byte signed_byte(int8_t q) { return static_cast<std::byte>(q); }
+  HETERO_KERNEL Ints dot(Ints sum, const Ints& w, const Ints& x) {
+    for (int i = 0; i < 16; ++i) {
+      sum.sums[i / 4] += w.bytes[i] * x.bytes[i];
+    }
+    return sum;
+  }
+  HETERO_KERNEL Ints total(Ints sum) { return sum; }
+  HETERO_KERNEL Ints dot_signed(Ints sum, const Ints& w, const Ints& x) { return dot(sum, w, x); }
+  HETERO_KERNEL Ints total_signed(Ints sum) { return sum; }
+  HETERO_KERNEL Ints subtract(Ints a, int32_t b) {
+    for (int32_t& s : a.sums) {
+      s -= b;
+    }
+    return a;
+  }
+  HETERO_KERNEL Floats to_floats(const Ints& a) {
+    return Floats{static_cast<float>(a.sums[0]), static_cast<float>(a.sums[1]), static_cast<float>(a.sums[2]),
+                  static_cast<float>(a.sums[3])};
+  }
+  HETERO_KERNEL Floats load_f16(const std::byte* p) { return V::load_f16(p); }
+  HETERO_KERNEL Floats load_u8(const std::byte* p) {
+    return Floats{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                  static_cast<float>(p[3])};
+  }
+  HETERO_KERNEL Floats set(float x) { return V::set(x); }
+  HETERO_KERNEL Floats mul(Floats a, Floats b) { return a * b; }
+  HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
+  HETERO_KERNEL void store(float* p, Floats a) { V::store(p, a); }
+};
+#include "cpu/int8_inl.h"
+
 }  // namespace
 
 #include "cpu/table_inl.h"
-const Kernels kScalarKernels = HETERO_KERNEL_TABLE("scalar");
+const Int8Kernels kScalarInt8Kernels = HETERO_INT8_TABLE;
+const Kernels kScalarKernels = HETERO_KERNEL_TABLE("scalar", &kScalarInt8Kernels);
 
 }  // namespace hetero::cpu

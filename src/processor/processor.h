@@ -165,6 +165,7 @@ class Processor {
 struct OpenOptions {
   int threads = 0;            // CPU threads or compute units to use; 0: all
   std::vector<int> cpus;      // confine work on the CPU to these; empty: anywhere
+  bool int8_activations = false;  // CPU: round activations to 8 bits in products, for speed
   std::string cache_dir;      // for compiled programs and graphs; empty: no cache on disk
 };
 

@@ -1,0 +1,68 @@
+// V, sixteen floats, for AVX-512 (x86-64-v4: F, BW, CD, DQ, VL), for the levels that build on it.
+
+struct V {
+  static constexpr int kWidth = 16;
+  using Reg = __m512;
+
+  HETERO_KERNEL Reg zero() { return _mm512_setzero_ps(); }
+  HETERO_KERNEL Reg set(float x) { return _mm512_set1_ps(x); }
+  HETERO_KERNEL Reg set_f16(const std::byte* p) {
+    short h;
+    __builtin_memcpy(&h, p, sizeof(h));
+    return _mm512_cvtph_ps(_mm256_set1_epi16(h));
+  }
+  HETERO_KERNEL Reg load(const float* p) { return _mm512_loadu_ps(p); }
+  HETERO_KERNEL Reg load_bytes(const std::byte* p) { return _mm512_loadu_ps(p); }
+  HETERO_KERNEL Reg load_f16(const std::byte* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  HETERO_KERNEL float f16(const std::byte* p) {
+    uint16_t h;
+    __builtin_memcpy(&h, p, sizeof(h));
+    return _cvtsh_ss(h);
+  }
+  HETERO_KERNEL Reg load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  HETERO_KERNEL Reg load_bf16(const std::byte* p) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  HETERO_KERNEL void store(float* p, Reg a) { _mm512_storeu_ps(p, a); }
+  HETERO_KERNEL void store_f16(uint16_t* p, Reg a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+  }
+  HETERO_KERNEL void store_i8(int8_t* p, Reg a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a)));
+  }
+  HETERO_KERNEL void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
+  HETERO_KERNEL Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  HETERO_KERNEL Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  HETERO_KERNEL Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  HETERO_KERNEL Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  HETERO_KERNEL Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  HETERO_KERNEL Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  HETERO_KERNEL float sum(Reg a) { return _mm512_reduce_add_ps(a); }
+  HETERO_KERNEL float largest(Reg a) { return _mm512_reduce_max_ps(a); }
+  HETERO_KERNEL Reg round(Reg a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  HETERO_KERNEL Reg exp2_int(Reg n) {
+    const __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
+  }
+  HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
+    const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    q[0] = _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));
+    q[1] = _mm512_cvtepi32_ps(_mm512_srli_epi32(b, 4));
+  }
+  HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
+    for (int j = 0; j < 2; ++j) {
+      q[j] = _mm512_cvtepi32_ps(
+          _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j))));
+    }
+  }
+};
