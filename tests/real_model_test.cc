@@ -2,22 +2,23 @@
 // engine's greedy continuations, in every strategy that this machine can serve.
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "cases.h"
 #include "engine/generate.h"
+#include "graph/reference.h"
 #include "scene.h"
 
 namespace hetero {
 namespace {
 
-#define HETERO_NEED_MODEL()                                                           \
-  HETERO_NEED_CASES("smollm2");                                                       \
-  if (real_model().empty()) {                                                         \
-    GTEST_SKIP() << "no model at $HETERO_MODEL or " << HETERO_MODEL_DEFAULT;          \
+#define HETERO_NEED_MODEL()                                                  \
+  HETERO_NEED_CASES("smollm2");                                              \
+  if (real_model().empty()) {                                                \
+    GTEST_SKIP() << "no model at $HETERO_MODEL or " << HETERO_MODEL_DEFAULT; \
   }
 
 class RealModel : public testing::TestWithParam<Strategy> {
@@ -59,7 +60,22 @@ TEST_P(RealModel, LogProbabilitiesAgreeWithTheReference) {
   EXPECT_GE(agreeing, 0.97 * positions);
 }
 
-TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDo) {
+/// Logits of the token after `ids` in plain f32. Remembered, since every strategy asks for the same.
+const std::vector<float>& exact_logits(const Graph& graph, const std::vector<TokenId>& ids) {
+  static std::map<std::vector<TokenId>, std::vector<float>> known;
+  std::vector<float>& logits = known[ids];
+  if (logits.empty()) {
+    Reference reference(graph, static_cast<int64_t>(ids.size()));
+    const std::vector<float>& all = reference.forward(ids, 0);
+    logits.assign(all.end() - graph.shape.vocabulary, all.end());
+  }
+  return logits;
+}
+
+// The peer rounds activations to 8 bits, which turns near-ties: float64 arithmetic takes its first
+// 12 tokens for 3 of these 5 prompts (tools/reference_logits.py, with the peer's ids). So where a
+// continuation leaves the peer's, the plain reference must have done so at the same token.
+TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDoOrAsExactArithmeticDoes) {
   HETERO_NEED_MODEL();
   Scene scene(real_model(), GetParam());
   if (scene.absent()) {
@@ -67,10 +83,10 @@ TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDo) {
   }
   ASSERT_TRUE(scene.status.ok()) << scene.status.message();
   int agreeing = 0;
-  const auto prompts = read("greedy_llamacpp.json");
-  for (const auto& entry : prompts) {
+  for (const auto& entry : read("greedy_llamacpp.json")) {
     const auto prompt = entry.at("prompt_ids").get<std::vector<TokenId>>();
-    const auto expected = scene.engine->tokenizer().encode(entry.at("greedy_text").get<std::string>(), false, false);
+    const auto expected =
+        scene.engine->tokenizer().encode(entry.at("greedy_text").get<std::string>(), false, false);
     ASSERT_TRUE(expected.ok());
     GenerateOptions options;
     options.sampler.temperature = 0.0f;
@@ -79,9 +95,19 @@ TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDo) {
     const auto result = generate(*scene.session, prompt, options);
     ASSERT_TRUE(result.ok()) << result.status().message();
     ASSERT_EQ(result->ids.size(), 12u);
-    agreeing += std::equal(result->ids.begin(), result->ids.end(), expected->begin());
+    const auto [ours, theirs] = std::mismatch(result->ids.begin(), result->ids.end(), expected->begin());
+    if (ours == result->ids.end()) {
+      ++agreeing;
+      continue;
+    }
+    std::vector<TokenId> before = prompt;
+    before.insert(before.end(), result->ids.begin(), ours);
+    const std::vector<float>& logits = exact_logits(scene.engine->graph(), before);
+    EXPECT_EQ(*ours, std::max_element(logits.begin(), logits.end()) - logits.begin())
+        << entry.at("prompt") << ": token " << before.size() - prompt.size() << ", where the peer has "
+        << *theirs;
   }
-  EXPECT_GE(agreeing, 4) << "of " << prompts.size();
+  EXPECT_GE(agreeing, 3);
 }
 
 TEST_P(RealModel, PromptsAroundStandardLengthsGiveTheSameLogits) {
@@ -116,11 +142,12 @@ TEST_P(RealModel, PromptsAroundStandardLengthsGiveTheSameLogits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, RealModel, testing::ValuesIn(kAllStrategies), [](const auto& parameters) {
-  std::string name = strategy_name(parameters.param);
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Strategies, RealModel, testing::ValuesIn(kAllStrategies),
+                         [](const auto& parameters) {
+                           std::string name = strategy_name(parameters.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 TEST(RealModelCache, AConversationGoesOnWhereTheCacheEnds) {
   HETERO_NEED_MODEL();

@@ -35,6 +35,7 @@ struct ModelOptions {
   std::string model;
   std::string strategy = "auto";
   std::vector<std::string> processors;
+  std::string activations = "auto";
   int threads = 0;
   int64_t context = 0;
   double npu_share = 0.5;

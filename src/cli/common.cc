@@ -1,11 +1,10 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-
-#include <unistd.h>
 
 #include "cli/commands.h"
 
@@ -19,11 +18,17 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
       ->capture_default_str();
   command.add_option("--processors", o.processors, "Only these, for example cpu,gpu0,npu0 (default: auto)")
       ->delimiter(',');
+  command
+      .add_option(
+          "--activations", o.activations,
+          "What the CPU's products round activations to: f32 (exact), q8 (8 bits in blocks of 32, faster), "
+          "auto (q8 where --strategy auto takes the CPU alone)")
+      ->check(CLI::IsMember({"auto", "f32", "q8"}))
+      ->capture_default_str();
   command.add_option("--threads", o.threads, "CPUs to use (default: all)")->check(CLI::Range(1, 4096));
   command.add_option("-c,--context", o.context, "Tokens of context (default: the model's, at most 4096)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
-  command
-      .add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
+  command.add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command.add_option("--trace", o.trace, "Write what ran where and when to FILE (Chrome trace format)");
@@ -31,7 +36,8 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
 }
 
 void add_sampler_options(CLI::App& command, SamplerOptions& o) {
-  command.add_option("--temp", o.temperature, "Temperature; 0 always takes the likeliest token")->capture_default_str();
+  command.add_option("--temp", o.temperature, "Temperature; 0 always takes the likeliest token")
+      ->capture_default_str();
   command.add_option("--top-k", o.top_k, "Keep the k likeliest tokens; 0: all")->capture_default_str();
   command.add_option("--top-p", o.top_p, "Keep the likeliest tokens up to this probability in sum")
       ->capture_default_str();
@@ -49,12 +55,16 @@ Result<OpenedModel> open_model(const ModelOptions& o) {
   if (o.strategy != "auto") {
     options.request.strategy = strategy_from_name(o.strategy);
     if (!options.request.strategy) {
-      return invalid_argument(fmt::format("--strategy: \"{}\" is not one of auto, cpu, gpu, npu-online, npu-padding, "
-                                          "npu-pipe, layer, tensor",
-                                          o.strategy));
+      return invalid_argument(
+          fmt::format("--strategy: \"{}\" is not one of auto, cpu, gpu, npu-online, npu-padding, "
+                      "npu-pipe, layer, tensor",
+                      o.strategy));
     }
   }
   options.request.processors = o.processors;
+  if (o.activations != "auto") {
+    options.request.int8_activations = o.activations == "q8";
+  }
   options.request.threads = o.threads;
   options.context = o.context;
   options.npu_share = o.npu_share;
@@ -76,7 +86,8 @@ Result<OpenedModel> open_model(const ModelOptions& o) {
   }
   if (o.verbose) {
     const ModelShape& s = opened.engine->graph().shape;
-    fmt::print(stderr, "hetero: {}: {}, {} layers, width {}, {} heads ({} kv), ffn {}, vocabulary {}, context {}\n",
+    fmt::print(stderr,
+               "hetero: {}: {}, {} layers, width {}, {} heads ({} kv), ffn {}, vocabulary {}, context {}\n",
                o.model, s.architecture, s.layers, s.width, s.heads, s.kv_heads, s.ffn, s.vocabulary,
                opened.engine->context());
     for (const auto& p : opened.engine->processors()) {
@@ -139,7 +150,9 @@ std::string dump_json(const nlohmann::ordered_json& json, int indent) {
   return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-void print_json(const nlohmann::ordered_json& json) { fmt::print("{}\n", dump_json(json)); }
+void print_json(const nlohmann::ordered_json& json) {
+  fmt::print("{}\n", dump_json(json));
+}
 
 nlohmann::ordered_json info_json(const ProcessorInfo& info) {
   return {{"id", info.id},

@@ -17,7 +17,9 @@ struct LogprobsOptions {
   bool json = false;
 };
 
-double rounded(double x) { return std::round(x * 1e6) / 1e6; }
+double rounded(double x) {
+  return std::round(x * 1e6) / 1e6;
+}
 
 /// Natural logarithm of softmax's denominator.
 double log_sum_exp(std::span<const float> logits) {
@@ -57,7 +59,11 @@ Result<std::vector<std::vector<TokenId>>> read_ids(const std::string& path) {
 
 Status run(const LogprobsOptions& o) {
   HETERO_TRY(const auto lists, read_ids(o.ids));
-  HETERO_TRY(const OpenedModel model, open_model(o.model));
+  ModelOptions exact = o.model;
+  if (exact.activations == "auto") {
+    exact.activations = "f32";  // who compares engines wants the model's own numbers
+  }
+  HETERO_TRY(const OpenedModel model, open_model(exact));
   Trace trace;
   if (!o.model.trace.empty()) {
     model.session->executor().set_trace(&trace);

@@ -74,6 +74,7 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"decode_tps", g.decode_tps()},
           {"ttft_ms", millis(g.first_token)},
           {"strategy", strategy_name(engine.selection().strategy)},
+          {"activations", engine.selection().int8_activations ? "q8" : "f32"},
           {"processors", processors_json(engine, use)},
           // Predictions need a profile of this machine, which no command makes yet.
           {"coexecution",

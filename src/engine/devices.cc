@@ -14,7 +14,8 @@ namespace hetero {
 namespace {
 
 const FoundProcessor* find_id(const std::vector<FoundProcessor>& found, const std::string& id) {
-  const auto it = std::find_if(found.begin(), found.end(), [&](const FoundProcessor& p) { return p.info.id == id; });
+  const auto it =
+      std::find_if(found.begin(), found.end(), [&](const FoundProcessor& p) { return p.info.id == id; });
   return it == found.end() ? nullptr : &*it;
 }
 
@@ -43,7 +44,8 @@ void share_cpus(std::vector<Member>& members, std::vector<int> cpus) {
     const size_t part = i % std::max<size_t>(parts, 1);
     const size_t begin = part * cpus.size() / parts;
     const size_t end = (part + 1) * cpus.size() / parts;
-    hosted[i]->options.cpus.assign(cpus.begin() + static_cast<int64_t>(begin), cpus.begin() + static_cast<int64_t>(end));
+    hosted[i]->options.cpus.assign(cpus.begin() + static_cast<int64_t>(begin),
+                                   cpus.begin() + static_cast<int64_t>(end));
     hosted[i]->options.threads = static_cast<int>(end - begin);
   }
 }
@@ -109,10 +111,11 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
     s.strategy = npu != nullptr ? Strategy::kNpuPadding : Strategy::kCpu;
   }
   const auto missing = [&](const char* what, const char* hint) {
-    const std::string who = request.processors.empty()
-                                ? std::string("none was found")
-                                : fmt::format("--processors {} names none", fmt::join(request.processors, ","));
-    return unavailable(fmt::format("strategy {} needs {}, but {}{}", strategy_name(s.strategy), what, who, hint));
+    const std::string who = request.processors.empty() ? std::string("none was found")
+                                                       : fmt::format("--processors {} names none",
+                                                                     fmt::join(request.processors, ","));
+    return unavailable(
+        fmt::format("strategy {} needs {}, but {}{}", strategy_name(s.strategy), what, who, hint));
   };
   if (uses_gpu(s.strategy) && gpu == nullptr) {
     return missing("a GPU", " (GPUs need an OpenCL driver; pocl-opencl-icd is a stand-in)");
@@ -148,6 +151,15 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
     cpus.resize(static_cast<size_t>(request.threads));
   }
   share_cpus(s.members, cpus);
+  s.int8_activations =
+      request.int8_activations.value_or(!request.strategy.has_value() && s.strategy == Strategy::kCpu);
+  for (Member& m : s.members) {
+    m.options.int8_activations = s.int8_activations;
+  }
+  if (s.int8_activations && !with_cpu) {
+    s.notices.push_back(
+        "--activations q8 changes nothing: only the CPU rounds activations, and it takes no part");
+  }
   return s;
 }
 

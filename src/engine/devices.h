@@ -25,7 +25,10 @@ std::vector<FoundProcessor> find_processors(const Discovery& discovery = {});
 struct Request {
   std::optional<Strategy> strategy;     // nullopt: auto
   std::vector<std::string> processors;  // ids; empty: auto
-  int threads = 0;                      // CPUs to use in all; 0: every one that this process may run on
+  /// Whether the CPU rounds activations to 8 bits in products. nullopt: where auto chose the CPU
+  /// alone; with a strategy that was named, processors are to compute the same.
+  std::optional<bool> int8_activations;
+  int threads = 0;  // CPUs to use in all; 0: every one that this process may run on
 };
 
 /// What to look for to serve a request.
@@ -38,8 +41,9 @@ struct Member {
 
 struct Selection {
   Strategy strategy = Strategy::kCpu;
-  std::vector<Member> members;       // cpu first, as far as it takes part
-  Team team;                         // without can_run
+  std::vector<Member> members;  // cpu first, as far as it takes part
+  Team team;                    // without can_run
+  bool int8_activations = false;
   std::vector<std::string> notices;  // what the user must be told: stand-ins in use
 };
 
