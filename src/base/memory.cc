@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -19,7 +20,8 @@ Result<PageMemory> PageMemory::allocate(Bytes size) {
   if (size <= 0) {
     return memory;
   }
-  void* p = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* p =
+      mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) {
     return resource_exhausted(fmt::format("cannot allocate {} bytes: {}", size, std::strerror(errno)));
   }
@@ -43,7 +45,42 @@ PageMemory::~PageMemory() {
   }
 }
 
+namespace {
+
+/// Fills `data` from the file's beginning.
+Status read_all(int fd, const std::string& path, std::byte* data, Bytes size, const ReadProgress& progress) {
+  constexpr Bytes kPiece = Bytes{8} << 20;
+  for (Bytes done = 0; done < size;) {
+    const ssize_t got = ::read(fd, data + done, static_cast<size_t>(std::min(kPiece, size - done)));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return io_error(fmt::format("{}: cannot read at byte {}: {}", path, done, std::strerror(errno)));
+    }
+    if (got == 0) {
+      return io_error(
+          fmt::format("{}: ends at byte {}, expected {}; it changed while it was read", path, done, size));
+    }
+    done += got;
+    if (progress) {
+      progress(done, size);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<MappedFile> MappedFile::open(const std::string& path) {
+  return load(path, true, {});
+}
+
+Result<MappedFile> MappedFile::read(const std::string& path, const ReadProgress& progress) {
+  return load(path, false, progress);
+}
+
+Result<MappedFile> MappedFile::load(const std::string& path, bool map, const ReadProgress& progress) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     const Code code = errno == ENOENT ? Code::kNotFound : Code::kIo;
@@ -58,12 +95,22 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
   } else if (!S_ISREG(st.st_mode)) {
     error = io_error(fmt::format("{}: expected a regular file", path));
   } else if (st.st_size > 0) {
-    void* p = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_SHARED, fd, 0);
+    const auto size = static_cast<size_t>(st.st_size);
+    void* p = map ? mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    const bool read = !map || (p == MAP_FAILED && errno == ENODEV);  // a file system that cannot map
+    if (read) {
+      p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
     if (p == MAP_FAILED) {
-      error = io_error(fmt::format("{}: cannot map: {}", path, std::strerror(errno)));
+      error = read ? resource_exhausted(fmt::format("{}: cannot allocate {} bytes for it: {}", path, size,
+                                                    std::strerror(errno)))
+                   : io_error(fmt::format("{}: cannot map: {}", path, std::strerror(errno)));
     } else {
       file.data_ = static_cast<const std::byte*>(p);
       file.size_ = st.st_size;
+      if (read) {
+        error = read_all(fd, path, static_cast<std::byte*>(p), file.size_, progress);
+      }
     }
   }
   ::close(fd);

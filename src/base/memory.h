@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/status.h"
@@ -29,12 +30,18 @@ class PageMemory {
   Bytes size_ = 0;
 };
 
-/// A whole file mapped read-only. The file must not shrink while it is mapped (reading past its
-/// new end raises SIGBUS, as with every mapping).
+/// Called now and then while a file is read: bytes done, and bytes in all.
+using ReadProgress = std::function<void(Bytes done, Bytes total)>;
+
+/// A whole file in memory, read-only. Mapped, it must not shrink while it is open (reading past its
+/// new end raises SIGBUS, as with every mapping); read, it is a private copy.
 class MappedFile {
  public:
   MappedFile() = default;
+  /// Maps the file, or reads it where its file system cannot map.
   static Result<MappedFile> open(const std::string& path);
+  /// Reads all of it into memory of its own: for disks on which page faults are slow.
+  static Result<MappedFile> read(const std::string& path, const ReadProgress& progress = {});
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -44,6 +51,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
 
  private:
+  static Result<MappedFile> load(const std::string& path, bool map, const ReadProgress& progress);
+
   std::string path_;
   const std::byte* data_ = nullptr;
   Bytes size_ = 0;

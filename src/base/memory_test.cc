@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <vector>
 
 namespace hetero {
 namespace {
@@ -43,6 +44,24 @@ TEST(MappedFile, ReadsContentsAndNamesMissingFiles) {
   EXPECT_EQ(missing.status().code(), Code::kNotFound);
   EXPECT_NE(missing.status().message().find(path), std::string::npos);
   EXPECT_FALSE(MappedFile::open(testing::TempDir()).ok());
+}
+
+TEST(MappedFile, ReadGivesTheSameBytesAndSaysHowFarItIs) {
+  const std::string path = testing::TempDir() + "read_file_test";
+  const std::string contents(20'000'000, 'x');
+  std::ofstream(path) << contents << "end";
+  std::vector<Bytes> seen;
+  const auto file = MappedFile::read(path, [&](Bytes done, Bytes total) {
+    EXPECT_EQ(total, 20'000'003);
+    seen.push_back(done);
+  });
+  std::remove(path.c_str());  // a copy needs the file no longer
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  ASSERT_EQ(file->size(), 20'000'003);
+  EXPECT_EQ(std::memcmp(file->data() + 20'000'000, "end", 3), 0);
+  EXPECT_GT(seen.size(), 1u);
+  EXPECT_EQ(seen.back(), 20'000'003);
+  EXPECT_EQ(MappedFile::read(path).status().code(), Code::kNotFound);
 }
 
 TEST(ResidentBytes, GrowsWithTouchedPages) {

@@ -8,8 +8,8 @@ namespace hetero {
 namespace {
 
 std::string kind_of(const MetaValue& value) {
-  constexpr const char* kKinds[] = {"an unsigned integer", "a signed integer", "a float", "a boolean", "a string",
-                                    "an array"};
+  constexpr const char* kKinds[] = {"an unsigned integer", "a signed integer", "a float",
+                                    "a boolean",           "a string",         "an array"};
   return kKinds[value.index()];
 }
 
@@ -37,6 +37,14 @@ Bytes GgufFile::file_bytes() const {
     bytes += part.size();
   }
   return bytes;
+}
+
+std::vector<std::string> GgufFile::part_paths() const {
+  std::vector<std::string> paths;
+  for (const MappedFile& part : parts_) {
+    paths.push_back(part.path());
+  }
+  return paths;
 }
 
 const Tensor* GgufFile::find_tensor(std::string_view name) const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -20,7 +21,8 @@ struct MetaArray;
 
 /// One metadata value. Integers of every width are widened to 64 bits, floats to double.
 /// Strings and the array's strings own their bytes, which need not be UTF-8.
-using MetaValue = std::variant<uint64_t, int64_t, double, bool, std::string, std::shared_ptr<const MetaArray>>;
+using MetaValue =
+    std::variant<uint64_t, int64_t, double, bool, std::string, std::shared_ptr<const MetaArray>>;
 
 /// An array's elements, in the one member that matches its element type.
 struct MetaArray {
@@ -47,21 +49,32 @@ struct Tensor {
   int64_t rows() const;  // product of all other dimensions
 };
 
+/// How a file comes into memory.
+struct GgufOpen {
+  bool map = true;        // false: read it whole, at once
+  ReadProgress progress;  // while it is read, for each part of a split file on its own
+};
+
 /// Immutable after open(), so any number of threads may read it. Tensor data lives as long as the
 /// file object.
 class GgufFile {
  public:
   /// Maps the file and checks everything that can be checked without reading tensor data: every
   /// count, length, type, offset and product, name uniqueness, alignment. A tensor of a type that
-  /// this engine cannot read is an error naming tensor and type. Follows `-00001-of-000NN.gguf`.
-  static Result<std::shared_ptr<const GgufFile>> open(const std::string& path);
+  /// this engine cannot read is an error naming tensor and type. Any part of a split file
+  /// (`-00001-of-000NN.gguf`, keys split.count, split.no, split.tensors.count) opens all of them; a
+  /// part that is missing or that belongs to something else is an error naming it.
+  static Result<std::shared_ptr<const GgufFile>> open(const std::string& path, const GgufOpen& how = {});
 
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   Bytes file_bytes() const;  // of all parts
+  std::vector<std::string> part_paths() const;
 
   /// Keys in file order.
   const std::vector<std::pair<std::string, MetaValue>>& metadata() const { return metadata_; }
+  /// Value type and value of metadata()[i] as they stand in the file, to copy them unchanged.
+  std::span<const std::byte> metadata_bytes(size_t i) const { return metadata_bytes_[i]; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const Tensor* find_tensor(std::string_view name) const;
   const MetaValue* find(std::string_view key) const;
@@ -84,6 +97,7 @@ class GgufFile {
   uint32_t version_ = 0;
   std::vector<MappedFile> parts_;
   std::vector<std::pair<std::string, MetaValue>> metadata_;
+  std::vector<std::span<const std::byte>> metadata_bytes_;
   std::unordered_map<std::string, size_t> metadata_index_;
   std::vector<Tensor> tensors_;
   std::unordered_map<std::string, size_t> tensor_index_;

@@ -5,7 +5,6 @@
 
 #include <filesystem>
 #include <fstream>
-
 #include <nlohmann/json.hpp>
 
 #include "cases.h"
@@ -48,7 +47,7 @@ GgufWriter sample() {
 }
 
 TEST_F(GgufFileTest, ReadsBackWhatTheWriterWrote) {
-  const auto file = GgufFile::open(save(sample().bytes()));
+  const auto file = GgufFile::open(save(sample().bytes().value()));
   ASSERT_TRUE(file.ok()) << file.status().message();
   const GgufFile& f = **file;
   EXPECT_EQ(f.version(), 3u);
@@ -69,7 +68,7 @@ TEST_F(GgufFileTest, ReadsBackWhatTheWriterWrote) {
 }
 
 TEST_F(GgufFileTest, LookUpsNameFileKeyAndWhatWasFound) {
-  const std::string path = save(sample().bytes());
+  const std::string path = save(sample().bytes().value());
   const auto file = GgufFile::open(path);
   ASSERT_TRUE(file.ok());
   EXPECT_EQ((*file)->get_int("words").status().message(), path + ": words is an array, expected an integer");
@@ -79,7 +78,7 @@ TEST_F(GgufFileTest, LookUpsNameFileKeyAndWhatWasFound) {
 }
 
 TEST_F(GgufFileTest, EveryTruncationIsAnErrorAndNeverACrash) {
-  const std::string whole = sample().bytes();
+  const std::string whole = sample().bytes().value();
   const size_t needed = whole.size() - 24;  // the last tensor's 72 bytes are padded to 96
   for (size_t length = 0; length < needed; ++length) {
     const auto file = GgufFile::open(save(whole.substr(0, length)));
@@ -89,7 +88,7 @@ TEST_F(GgufFileTest, EveryTruncationIsAnErrorAndNeverACrash) {
 }
 
 TEST_F(GgufFileTest, EveryFlippedByteIsReadOrRefusedWithoutACrash) {
-  const std::string whole = sample().bytes();
+  const std::string whole = sample().bytes().value();
   int refused = 0;
   for (size_t i = 0; i < whole.size(); ++i) {
     for (const int flip : {0x01, 0x80, 0xff}) {
@@ -104,30 +103,81 @@ TEST_F(GgufFileTest, EveryFlippedByteIsReadOrRefusedWithoutACrash) {
 TEST_F(GgufFileTest, TypesThatAreNotReadAreNamed) {
   GgufWriter w;
   w.add_tensor("odd", static_cast<DType>(19), {256}, std::vector<std::byte>(256));
-  const std::string path = save(w.bytes());
+  const std::string path = save(w.bytes().value());
   const auto file = GgufFile::open(path);
   ASSERT_FALSE(file.ok());
   EXPECT_EQ(file.status().message(), path + ": tensor odd has type IQ1_S, which is not supported");
 }
 
-TEST_F(GgufFileTest, SplitFilesAreReadAsOne) {
-  const auto part = [](uint32_t number, uint32_t count, const std::string& tensor) {
-    GgufWriter w;
-    w.set_uint("split.no", number);
-    w.set_uint("split.count", count);
-    w.add_tensor(tensor, DType::kF32, {1}, std::vector<std::byte>(4));
-    return w.bytes();
+TEST_F(GgufFileTest, BigEndianFilesAreRefusedAsSuch) {
+  std::string bytes = sample().bytes().value();
+  std::swap(bytes[4], bytes[7]);
+  const auto file = GgufFile::open(save(bytes));
+  EXPECT_NE(file.status().message().find("big-endian"), std::string::npos) << file.status().message();
+}
+
+TEST_F(GgufFileTest, ReadingGivesWhatMappingGives) {
+  const std::string path = save(sample().bytes().value());
+  int calls = 0;
+  const auto read = GgufFile::open(path, {false, [&](Bytes, Bytes) { ++calls; }});
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_GT(calls, 0);
+  EXPECT_EQ((*read)->find_tensor("two")->data[71], std::byte{2});
+  // Value type 4 (u32), then the value.
+  const auto raw = (*read)->metadata_bytes(1);
+  ASSERT_EQ(raw.size(), 8u);
+  EXPECT_EQ(raw[0], std::byte{4});
+  EXPECT_EQ(raw[4], std::byte{7});
+}
+
+std::string part(uint32_t number, uint32_t count, const std::string& tensor, uint32_t tensors = 2) {
+  GgufWriter w;
+  if (number == 0) {
+    w.set_string("general.architecture", "llama");
+  }
+  w.set_uint("split.no", number);
+  w.set_uint("split.count", count);
+  w.set_uint("split.tensors.count", tensors);
+  w.add_tensor(tensor, DType::kF32, {1}, std::vector<std::byte>(4, std::byte{static_cast<uint8_t>(number)}));
+  return w.bytes().value();
+}
+
+TEST_F(GgufFileTest, AnyPartOfASplitFileOpensAllOfThem) {
+  const std::string first = save(part(0, 2, "a"), "m-00001-of-00002.gguf");
+  const std::string second = save(part(1, 2, "b"), "m-00002-of-00002.gguf");
+  for (const std::string& path : {first, second}) {
+    for (const bool map : {true, false}) {
+      const auto file = GgufFile::open(path, {map, {}});
+      ASSERT_TRUE(file.ok()) << file.status().message();
+      ASSERT_EQ((*file)->tensors().size(), 2u);
+      EXPECT_EQ((*file)->find_tensor("a")->data[0], std::byte{0});
+      EXPECT_EQ((*file)->find_tensor("b")->data[0], std::byte{1});
+      EXPECT_EQ((*file)->get_string("general.architecture").value(), "llama");
+      EXPECT_EQ((*file)->path(), path);
+    }
+  }
+}
+
+TEST_F(GgufFileTest, PartsThatAreMissingOrDoNotFitAreNamed) {
+  const auto error = [](const std::string& path) {
+    const auto file = GgufFile::open(path);
+    return file.ok() ? "opened" : file.status().message();
   };
   const std::string first = save(part(0, 2, "a"), "m-00001-of-00002.gguf");
-  EXPECT_FALSE(GgufFile::open(first).ok()) << "the second part is missing";
-  const std::string second = save(part(1, 2, "b"), "m-00002-of-00002.gguf");
-  const auto file = GgufFile::open(first);
-  ASSERT_TRUE(file.ok()) << file.status().message();
-  EXPECT_NE((*file)->find_tensor("a"), nullptr);
-  EXPECT_NE((*file)->find_tensor("b"), nullptr);
-  EXPECT_NE(GgufFile::open(second).status().message().find("open the first one"), std::string::npos);
+  const std::string second = testing::TempDir() + std::to_string(getpid()) + "_m-00002-of-00002.gguf";
+  EXPECT_EQ(error(first), second + ": part 2 of 2 is missing; \"" + first + "\" needs it");
   save(part(1, 2, "a"), "m-00002-of-00002.gguf");
-  EXPECT_NE(GgufFile::open(first).status().message().find("tensor a appears twice"), std::string::npos);
+  EXPECT_EQ(error(first), second + ": tensor a appears twice");
+  save(part(0, 2, "b"), "m-00002-of-00002.gguf");
+  EXPECT_EQ(error(first), second + ": says that it is part 1 of 2, expected 2 of 2");
+  save(part(1, 2, "b", 3), "m-00002-of-00002.gguf");
+  EXPECT_EQ(error(first), second + ": split.tensors.count is 3, but the parts before say 2");
+  save(part(0, 2, "a", 3), "m-00001-of-00002.gguf");
+  EXPECT_EQ(error(first), first + ": split.tensors.count is 3, but the 2 parts have 2 tensors");
+  save("GGUF, but cut", "m-00002-of-00002.gguf");
+  EXPECT_EQ(error(first).rfind(second, 0), 0u) << error(first);
+  const std::string renamed = save(part(0, 2, "a"), "renamed.gguf");
+  EXPECT_NE(error(renamed).find("expected a name that ends in \"-00001-of-00002.gguf\""), std::string::npos);
 }
 
 TEST(GgufHostile, ContainerErrorsAreRefusedAndTheRestDoesNoHarm) {

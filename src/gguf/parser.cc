@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "gguf/file.h"
 
@@ -17,7 +18,20 @@ namespace {
 
 // Metadata value types of the specification.
 enum class MetaType : uint32_t {
-  kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64, kCount
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64,
+  kCount
 };
 
 /// Least bytes that one value of a type takes in the file.
@@ -177,13 +191,16 @@ MetaValue meta_value(Reader& in, MetaType type, const std::string& what, int dep
 }
 
 /// a * b, or nothing where it exceeds int64.
-bool multiply(int64_t a, int64_t b, int64_t& product) { return !__builtin_mul_overflow(a, b, &product); }
+bool multiply(int64_t a, int64_t b, int64_t& product) {
+  return !__builtin_mul_overflow(a, b, &product);
+}
 
 }  // namespace
 
 class GgufParser {
  public:
-  GgufParser(GgufFile& out, const MappedFile& file, bool first_part) : out_(out), file_(file), in_(file), first_(first_part) {}
+  GgufParser(GgufFile& out, const MappedFile& file, bool first_part)
+      : out_(out), file_(file), in_(file), first_(first_part) {}
 
   Status parse() {
     HETERO_RETURN_IF_ERROR(header());
@@ -195,12 +212,14 @@ class GgufParser {
   /// split.count and split.no of this part; 1 and 0 where it is not split.
   int64_t split_count = 1;
   int64_t split_number = 0;
+  int64_t split_tensors = -1;  // of all parts together; -1: not said
 
  private:
   Status header() {
     const auto magic = in_.number<uint32_t>("the header");
     if (in_.ok() && magic != 0x46554747u) {  // "GGUF"
-      return in_.error(fmt::format("not a GGUF file: it starts with bytes {:08x}, expected 47475546", __builtin_bswap32(magic)));
+      return in_.error(fmt::format("not a GGUF file: it starts with bytes {:08x}, expected 47475546",
+                                   __builtin_bswap32(magic)));
     }
     out_.version_ = in_.number<uint32_t>("the header");
     HETERO_RETURN_IF_ERROR(in_.status());
@@ -208,19 +227,20 @@ class GgufParser {
       return unsupported(file_.path() + ": a big-endian GGUF file; only little-endian ones can be read");
     }
     if (out_.version_ != 2 && out_.version_ != 3) {
-      return unsupported(fmt::format("{}: GGUF version {}; versions 2 and 3 can be read", file_.path(), out_.version_));
+      return unsupported(
+          fmt::format("{}: GGUF version {}; versions 2 and 3 can be read", file_.path(), out_.version_));
     }
     tensor_count_ = in_.number<uint64_t>("the header");
     metadata_count_ = in_.number<uint64_t>("the header");
     HETERO_RETURN_IF_ERROR(in_.status());
     // A key takes at least 13 bytes, a tensor 24 and a name.
     if (metadata_count_ > static_cast<uint64_t>(in_.left() / 13)) {
-      return in_.error(fmt::format("the header claims {} metadata keys, but the file has {} bytes left", metadata_count_,
-                                  in_.left()));
+      return in_.error(fmt::format("the header claims {} metadata keys, but the file has {} bytes left",
+                                   metadata_count_, in_.left()));
     }
     if (tensor_count_ > static_cast<uint64_t>(in_.left() / 24)) {
-      return in_.error(fmt::format("the header claims {} tensors, but the file has {} bytes left", tensor_count_,
-                                  in_.left()));
+      return in_.error(fmt::format("the header claims {} tensors, but the file has {} bytes left",
+                                   tensor_count_, in_.left()));
     }
     return {};
   }
@@ -234,6 +254,7 @@ class GgufParser {
       if (in_.ok() && key.size() > 65535) {
         return in_.error(fmt::format("metadata key {} has {} bytes, the format allows 65535", i, key.size()));
       }
+      const Bytes begin = in_.position();
       const MetaType type = meta_type(in_, "metadata key " + key);
       MetaValue value = meta_value(in_, type, "metadata key " + key, 0);
       HETERO_RETURN_IF_ERROR(in_.status());
@@ -254,7 +275,10 @@ class GgufParser {
         if (number < 0) {
           return in_.error(key + " is not a small unsigned integer");
         }
-        (key == "split.count" ? split_count : key == "split.no" ? split_number : ignored_) = number;
+        (key == "split.count"           ? split_count
+         : key == "split.no"            ? split_number
+         : key == "split.tensors.count" ? split_tensors
+                                        : ignored_) = number;
       }
       if (!first_) {
         continue;  // later parts repeat or omit what the first one says
@@ -263,6 +287,7 @@ class GgufParser {
         return in_.error("metadata key " + key + " appears twice");
       }
       out_.metadata_.emplace_back(std::move(key), std::move(value));
+      out_.metadata_bytes_.emplace_back(file_.data() + begin, static_cast<size_t>(in_.position() - begin));
     }
     return {};
   }
@@ -283,17 +308,20 @@ class GgufParser {
     for (const Extent& e : extents) {
       Tensor& t = out_.tensors_[e.index];
       if (e.offset > static_cast<uint64_t>(room) || t.bytes > room - static_cast<Bytes>(e.offset)) {
-        return in_.error(fmt::format("tensor {} needs {} bytes at offset {} of the data, but the file holds only {}; "
-                                    "it is incomplete",
-                                    t.name, t.bytes, e.offset, room));
+        return in_.error(
+            fmt::format("tensor {} needs {} bytes at offset {} of the data, but the file holds only {}; "
+                        "it is incomplete",
+                        t.name, t.bytes, e.offset, room));
       }
       t.data = file_.data() + data + e.offset;
     }
-    std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.offset < b.offset; });
+    std::sort(extents.begin(), extents.end(),
+              [](const Extent& a, const Extent& b) { return a.offset < b.offset; });
     for (size_t i = 1; i < extents.size(); ++i) {
       const Tensor& before = out_.tensors_[extents[i - 1].index];
       if (extents[i - 1].offset + static_cast<uint64_t>(before.bytes) > extents[i].offset) {
-        return in_.error(fmt::format("tensors {} and {} overlap", before.name, out_.tensors_[extents[i].index].name));
+        return in_.error(
+            fmt::format("tensors {} and {} overlap", before.name, out_.tensors_[extents[i].index].name));
       }
     }
     return {};
@@ -305,7 +333,8 @@ class GgufParser {
     t.name = in_.string(fmt::format("the name of tensor {}", number));
     HETERO_RETURN_IF_ERROR(in_.status());
     if (t.name.empty() || t.name.size() > 255) {
-      return in_.error(fmt::format("tensor {} has a name of {} bytes, expected 1 to 255", number, t.name.size()));
+      return in_.error(
+          fmt::format("tensor {} has a name of {} bytes, expected 1 to 255", number, t.name.size()));
     }
     const auto dims = in_.number<uint32_t>("tensor " + t.name);
     if (in_.ok() && (dims == 0 || dims > kMaxDims)) {
@@ -316,7 +345,8 @@ class GgufParser {
       const auto size = in_.number<uint64_t>("tensor " + t.name);
       if (in_.ok() && (size == 0 || size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) ||
                        !multiply(elements, static_cast<int64_t>(size), elements))) {
-        return in_.error(fmt::format("tensor {} has a dimension of {}, which is zero or too large", t.name, size));
+        return in_.error(
+            fmt::format("tensor {} has a dimension of {}, which is zero or too large", t.name, size));
       }
       t.dims.push_back(static_cast<int64_t>(size));
     }
@@ -325,20 +355,22 @@ class GgufParser {
     HETERO_RETURN_IF_ERROR(in_.status());
     const DTypeTraits* found = find_dtype(type);
     if (found == nullptr) {
-      return unsupported(fmt::format("{}: tensor {} has type {}, which is not supported", file_.path(), t.name,
-                                     gguf_type_name(type)));
+      return unsupported(fmt::format("{}: tensor {} has type {}, which is not supported", file_.path(),
+                                     t.name, gguf_type_name(type)));
     }
     t.dtype = found->dtype;
     if (t.cols() % found->block_elements != 0) {
-      return in_.error(fmt::format("tensor {} has rows of {} elements, which is not a multiple of {}'s block of {}",
-                                  t.name, t.cols(), found->name, found->block_elements));
+      return in_.error(
+          fmt::format("tensor {} has rows of {} elements, which is not a multiple of {}'s block of {}",
+                      t.name, t.cols(), found->name, found->block_elements));
     }
     if (!multiply(elements / found->block_elements, found->block_bytes, t.bytes)) {
       return in_.error(fmt::format("tensor {} has {} elements, which is too large", t.name, elements));
     }
     if (offset % static_cast<uint64_t>(alignment_) != 0) {
-      return in_.error(fmt::format("tensor {} starts at offset {}, which is not a multiple of the alignment {}", t.name,
-                                  offset, alignment_));
+      return in_.error(
+          fmt::format("tensor {} starts at offset {}, which is not a multiple of the alignment {}", t.name,
+                      offset, alignment_));
     }
     if (!out_.tensor_index_.emplace(t.name, out_.tensors_.size()).second) {
       return in_.error("tensor " + t.name + " appears twice");
@@ -357,33 +389,94 @@ class GgufParser {
   int64_t ignored_ = 0;
 };
 
-Result<std::shared_ptr<const GgufFile>> GgufFile::open(const std::string& path) {
+namespace {
+
+/// "PREFIX-00002-of-00003.gguf"
+struct SplitName {
+  std::string prefix;
+  int64_t number = 0;  // from 1
+  int64_t count = 0;
+
+  std::string part(int64_t i) const { return fmt::format("{}-{:05}-of-{:05}.gguf", prefix, i, count); }
+};
+
+std::optional<SplitName> split_name(const std::string& path) {
+  constexpr size_t kTail = sizeof("-00001-of-00001.gguf") - 1;
+  if (path.size() < kTail) {
+    return std::nullopt;
+  }
+  const std::string tail = path.substr(path.size() - kTail);
+  const auto number = [&](size_t at) {
+    int64_t n = 0;
+    for (const char c : tail.substr(at, 5)) {
+      n = c < '0' || c > '9' || n < 0 ? -1 : 10 * n + (c - '0');
+    }
+    return n;
+  };
+  SplitName name{path.substr(0, path.size() - kTail), number(1), number(10)};
+  if (name.number < 1 || name.count < name.number || name.part(name.number) != path) {
+    return std::nullopt;
+  }
+  return name;
+}
+
+Result<MappedFile> load(const std::string& path, const GgufOpen& how) {
+  return how.map ? MappedFile::open(path) : MappedFile::read(path, how.progress);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const GgufFile>> GgufFile::open(const std::string& path, const GgufOpen& how) {
   auto file = std::make_shared<GgufFile>();
   file->path_ = path;
-  HETERO_TRY(MappedFile first, MappedFile::open(path));
-  file->parts_.push_back(std::move(first));
-  GgufParser parser(*file, file->parts_[0], true);
-  HETERO_RETURN_IF_ERROR(parser.parse());
-  const int64_t parts = parser.split_count;
-  if (parts <= 1) {
+  HETERO_TRY(MappedFile mapped, load(path, how));
+  file->parts_.push_back(std::move(mapped));
+  GgufParser whole(*file, file->parts_[0], true);
+  HETERO_RETURN_IF_ERROR(whole.parse());
+  const int64_t count = whole.split_count;
+  if (count <= 1) {
     return std::shared_ptr<const GgufFile>(std::move(file));
   }
-  const std::string suffix = fmt::format("-00001-of-{:05}.gguf", parts);
-  if (parser.split_number != 0 || !path.ends_with(suffix)) {
-    return invalid_argument(fmt::format("{}: part {} of a file in {} parts; open the first one, \"...{}\"", path,
-                                        parser.split_number + 1, parts, suffix));
+  const std::optional<SplitName> name = split_name(path);
+  if (!name || name->count != count || name->number != whole.split_number + 1) {
+    return malformed(
+        fmt::format("{}: says that it is part {} of {}, expected a name that ends in "
+                    "\"-{:05}-of-{:05}.gguf\"",
+                    path, whole.split_number + 1, count, whole.split_number + 1, count));
   }
-  file->parts_.reserve(static_cast<size_t>(std::min<int64_t>(parts, 100000)));
-  for (int64_t i = 1; i < parts; ++i) {
-    const std::string name = path.substr(0, path.size() - suffix.size()) + fmt::format("-{:05}-of-{:05}.gguf", i + 1, parts);
-    HETERO_TRY(MappedFile next, MappedFile::open(name));
-    file->parts_.push_back(std::move(next));
-    GgufParser part(*file, file->parts_.back(), false);
-    HETERO_RETURN_IF_ERROR(part.parse());
-    if (part.split_number != i || part.split_count != parts) {
-      return malformed(fmt::format("{}: says that it is part {} of {}, expected {} of {}", name, part.split_number + 1,
-                                   part.split_count, i + 1, parts));
+  // From the first part on, whichever was named: it has the metadata.
+  MappedFile given = std::move(file->parts_[0]);
+  file = std::make_shared<GgufFile>();
+  file->path_ = path;
+  file->parts_.reserve(static_cast<size_t>(count));
+  int64_t tensors = -1;
+  for (int64_t i = 1; i <= count; ++i) {
+    if (i == name->number) {
+      file->parts_.push_back(std::move(given));
+    } else {
+      auto part = load(name->part(i), how);
+      if (part.status().code() == Code::kNotFound) {
+        return not_found(
+            fmt::format("{}: part {} of {} is missing; \"{}\" needs it", name->part(i), i, count, path));
+      }
+      HETERO_RETURN_IF_ERROR(part.status());
+      file->parts_.push_back(std::move(part).value());
     }
+    GgufParser part(*file, file->parts_.back(), i == 1);
+    HETERO_RETURN_IF_ERROR(part.parse());
+    if (part.split_number + 1 != i || part.split_count != count) {
+      return malformed(fmt::format("{}: says that it is part {} of {}, expected {} of {}", name->part(i),
+                                   part.split_number + 1, part.split_count, i, count));
+    }
+    if (part.split_tensors >= 0 && tensors >= 0 && part.split_tensors != tensors) {
+      return malformed(fmt::format("{}: split.tensors.count is {}, but the parts before say {}",
+                                   name->part(i), part.split_tensors, tensors));
+    }
+    tensors = std::max(tensors, part.split_tensors);
+  }
+  if (tensors >= 0 && tensors != static_cast<int64_t>(file->tensors_.size())) {
+    return malformed(fmt::format("{}: split.tensors.count is {}, but the {} parts have {} tensors", path,
+                                 tensors, count, file->tensors_.size()));
   }
   return std::shared_ptr<const GgufFile>(std::move(file));
 }
