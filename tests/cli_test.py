@@ -15,6 +15,8 @@ CASES = os.environ.get('HETERO_CASES', os.environ['HETERO_CASES_DEFAULT'])
 needs_model = unittest.skipUnless(os.path.exists(MODEL), f'no model at {MODEL}')
 needs_hostile = unittest.skipUnless(os.path.isdir(f'{CASES}/hostile'), f'no test data at {CASES}/hostile')
 
+needs_tiny = unittest.skipUnless(os.path.isdir(f'{CASES}/tiny'), f'no test data at {CASES}/tiny')
+
 
 def hetero(*args, **kwargs):
     return subprocess.run([HETERO, *args], capture_output=True, timeout=300, **kwargs)
@@ -48,7 +50,8 @@ class Cli(unittest.TestCase):
             self.assertIn(part, error)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect']:
+        for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect',
+                        'quantize', 'perplexity']:
             result = hetero(command, '--help')
             self.assertEqual(result.returncode, 0)
             self.assertIn(b'Example', result.stdout, command)
@@ -150,6 +153,47 @@ class Cli(unittest.TestCase):
         j = self.json_of('inspect', MODEL, '--json')
         self.assertEqual(j['metadata']['general.architecture'], 'llama')
         self.assertEqual(len(j['tensors']), 272)
+
+    @needs_model
+    def test_no_mmap_gives_the_same_tokens(self):
+        args = ['run', '-m', MODEL, '-p', 'The capital of France is', '--raw', '-n', '5', '--temp', '0',
+                '--strategy', 'cpu', '--json']
+        self.assertEqual(self.json_of(*args)['ids'], self.json_of(*args, '--no-mmap')['ids'])
+
+    @needs_model
+    def test_perplexity_scores_every_token_once(self):
+        text = self.file('text.txt', ('The sky is blue because air scatters blue light more than red light. ' * 4).encode())
+        args = ['perplexity', '-m', MODEL, '-f', text, '--strategy', 'cpu', '--json']
+        whole = self.json_of(*args)
+        self.assertEqual(whole['windows'], 1)
+        self.assertEqual(whole['scored'], whole['tokens'] - 1)  # nothing stands before the first one
+        ids = self.json_of('tokenize', '-m', MODEL, '-f', text, '--no-special', '--json')['ids']
+        reference = self.json_of('logprobs', '-m', MODEL, '--ids', self.file('ids.json', [ids]), '--strategy', 'cpu',
+                                 '--json')[0]['mean_nll']
+        self.assertAlmostEqual(whole['mean_nll'], reference, delta=1e-4)
+        self.assertAlmostEqual(whole['perplexity'], 2.718281828459045 ** whole['mean_nll'], delta=1e-6)
+        cut = self.json_of(*args, '--window', '24', '--stride', '10')
+        self.assertEqual(cut['scored'], whole['tokens'] - 1)
+        self.assertGreater(cut['windows'], 3)
+        self.assertGreater(cut['mean_nll'], whole['mean_nll'])  # it knows less of the repetition
+        self.assert_error(hetero(*args, '--window', '8', '--stride', '8'), 2, '--stride 8')
+        empty = self.file('empty.txt', b'')
+        self.assert_error(hetero('perplexity', '-m', MODEL, '-f', empty, '--strategy', 'cpu'), 2, 'empty.txt')
+
+    @needs_tiny
+    def test_quantize(self):
+        source = f'{CASES}/tiny/qllama-f16.gguf'
+        out = os.path.join(self.folder.name, 'out.gguf')
+        for name in ['Q4_0', 'Q4_1', 'Q8_0', 'Q4_K', 'Q6_K', 'F16', 'q8_0']:
+            summary = self.json_of('quantize', source, out, name, '--json')
+            self.assertIn(name.upper(), summary['tensors'])
+            self.assertIn('F32', summary['tensors'])
+            j = self.json_of('run', '-m', out, '--raw', '-p', 'a', '-n', '2', '--strategy', 'cpu', '--json')
+            self.assertGreater(len(j['ids']), 0)
+        self.assert_error(hetero('quantize', source, out, 'Q9'), 2, 'Q9')
+        self.assert_error(hetero('quantize', out, out, 'F16'), 2, 'overwritten')
+        self.assert_error(hetero('quantize', f'{CASES}/tiny/qllama-q4_0.gguf', out, 'Q8_0'), 1, 'Q4_0')
+        self.assertEqual(os.listdir(self.folder.name), ['out.gguf'])
 
     @needs_model
     def test_truncated_and_scribbled_models_are_refused(self):

@@ -16,6 +16,7 @@ namespace {
 struct ChatOptions {
   ModelOptions model;
   SamplerOptions sampler;
+  ConstraintOptions constraints;
   std::string system;
   int64_t tokens = 1024;
 };
@@ -32,7 +33,9 @@ bool drop_oldest_turn(nlohmann::ordered_json& history) {
 }
 
 Status chat(const ChatOptions& o) {
-  HETERO_RETURN_IF_ERROR(validate(o.sampler));
+  GenerateOptions options;
+  options.sampler = o.sampler;
+  HETERO_RETURN_IF_ERROR(apply(o.constraints, options));
   HETERO_TRY(const OpenedModel model, open_model(o.model));
   Session& session = *model.session;
   HETERO_TRY(const ChatPrompt prompt, ChatPrompt::create(*model.engine));
@@ -94,8 +97,6 @@ Status chat(const ChatOptions& o) {
       history.erase(history.end() - 1);
       continue;
     }
-    GenerateOptions options;
-    options.sampler = o.sampler;
     options.max_tokens = o.tokens;
     options.cancel = &interrupted();
     HETERO_TRY(const Generation g, generate(session, ids, options, [](std::string_view piece) {
@@ -128,6 +129,7 @@ Command register_chat(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->capture_default_str();
   add_sampler_options(*command, o->sampler);
+  add_constraint_options(*command, o->constraints);
   command->footer("Example:\n  hetero chat -m model.gguf --system \"You answer in one sentence.\"");
   return [o] { return chat(*o); };
 }

@@ -3,15 +3,15 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
-
 #include <atomic>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "engine/engine.h"
+#include "engine/generate.h"
 #include "text/sampler.h"
 
 namespace hetero {
@@ -26,6 +26,8 @@ Command register_tokenize(CLI::App& app);
 Command register_detokenize(CLI::App& app);
 Command register_render(CLI::App& app);
 Command register_inspect(CLI::App& app);
+Command register_quantize(CLI::App& app);
+Command register_perplexity(CLI::App& app);
 
 /// Set by Ctrl-C. The second one within an unfinished reaction ends the process.
 std::atomic<bool>& interrupted();
@@ -38,6 +40,7 @@ struct ModelOptions {
   std::string activations = "auto";
   int threads = 0;
   int64_t context = 0;
+  bool map = true;
   double npu_share = 0.5;
   std::string trace;
   bool verbose = false;
@@ -52,6 +55,18 @@ struct OpenedModel {
 Result<OpenedModel> open_model(const ModelOptions& options);
 
 void add_sampler_options(CLI::App& command, SamplerOptions& options);
+
+/// What generated text must look like, and where it stops.
+struct ConstraintOptions {
+  std::string grammar_file;
+  std::string grammar_text;
+  std::string schema_file;
+  std::vector<std::string> stop;
+  std::vector<std::string> logit_bias;  // "ID=VALUE"
+};
+void add_constraint_options(CLI::App& command, ConstraintOptions& options);
+/// Reads and compiles what the options name, into `generate`.
+Status apply(const ConstraintOptions& options, GenerateOptions& generate);
 
 /// A progress line on stderr that rewrites itself; silent unless stderr is a terminal and the
 /// work takes more than a moment.

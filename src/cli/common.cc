@@ -28,6 +28,8 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_option("--threads", o.threads, "CPUs to use (default: all)")->check(CLI::Range(1, 4096));
   command.add_option("-c,--context", o.context, "Tokens of context (default: the model's, at most 4096)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
+  command.add_flag("--mmap,!--no-mmap", o.map,
+                   "Map the model file (default), or read it whole into memory: for slow or networked disks");
   command.add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
@@ -67,6 +69,7 @@ Result<OpenedModel> open_model(const ModelOptions& o) {
   }
   options.request.threads = o.threads;
   options.context = o.context;
+  options.map = o.map;
   options.npu_share = o.npu_share;
   options.cache_dir = default_cache_dir();
   auto progress = std::make_shared<Progress>();

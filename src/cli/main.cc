@@ -1,14 +1,13 @@
 // hetero: the command line of the engine. Start reading here: every command is one file beside
 // this one.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <utility>
 #include <vector>
-
-#include <unistd.h>
 
 #include "cli/commands.h"
 
@@ -45,10 +44,11 @@ int run(int argc, char** argv) {
       "  hetero chat -m model.gguf\n"
       "\"hetero COMMAND --help\" tells more.");
   std::vector<std::pair<std::string, Command>> commands = {
-      {"devices", register_devices(app)},     {"run", register_run(app)},
-      {"chat", register_chat(app)},           {"logprobs", register_logprobs(app)},
-      {"tokenize", register_tokenize(app)},   {"detokenize", register_detokenize(app)},
-      {"render", register_render(app)},       {"inspect", register_inspect(app)},
+      {"devices", register_devices(app)},   {"run", register_run(app)},
+      {"chat", register_chat(app)},         {"logprobs", register_logprobs(app)},
+      {"tokenize", register_tokenize(app)}, {"detokenize", register_detokenize(app)},
+      {"render", register_render(app)},     {"inspect", register_inspect(app)},
+      {"quantize", register_quantize(app)}, {"perplexity", register_perplexity(app)},
   };
   try {
     app.parse(argc, argv);

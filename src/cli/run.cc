@@ -13,6 +13,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   SamplerOptions sampler;
+  ConstraintOptions constraints;
   std::string prompt;
   std::string prompt_file;
   std::string system;
@@ -26,6 +27,8 @@ const char* stop_name(Stop stop) {
   switch (stop) {
     case Stop::kEnd:
       return "end";
+    case Stop::kText:
+      return "text";
     case Stop::kLength:
       return "length";
     case Stop::kContext:
@@ -36,7 +39,9 @@ const char* stop_name(Stop stop) {
   return "";
 }
 
-double millis(Nanos t) { return static_cast<double>(t.count()) / 1e6; }
+double millis(Nanos t) {
+  return static_cast<double>(t.count()) / 1e6;
+}
 
 struct Phase {
   std::vector<ProcessorUse> prefill;
@@ -78,7 +83,9 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"processors", processors_json(engine, use)},
           // Predictions need a profile of this machine, which no command makes yet.
           {"coexecution",
-           {{"predicted_ms", nullptr}, {"measured_ms", millis(g.prefill + g.decode)}, {"best_single_predicted_ms", nullptr}}},
+           {{"predicted_ms", nullptr},
+            {"measured_ms", millis(g.prefill + g.decode)},
+            {"best_single_predicted_ms", nullptr}}},
           {"memory",
            {{"file_bytes", engine.file().file_bytes()},
             {"resident_bytes", peak_resident_bytes()},
@@ -86,8 +93,10 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
 }
 
 void print_table(Engine& engine, const Generation& g, const Phase& use) {
-  fmt::print(stderr, "\nprompt {} tokens at {:.1f} tok/s, answer {} tokens at {:.1f} tok/s, first token after {:.0f} ms\n",
-             g.prompt_tokens, g.prefill_tps(), g.ids.size(), g.decode_tps(), millis(g.first_token));
+  fmt::print(
+      stderr,
+      "\nprompt {} tokens at {:.1f} tok/s, answer {} tokens at {:.1f} tok/s, first token after {:.0f} ms\n",
+      g.prompt_tokens, g.prefill_tps(), g.ids.size(), g.decode_tps(), millis(g.first_token));
   int64_t all_prefill = 0;
   int64_t all_decode = 0;
   for (size_t i = 0; i < use.all.size(); ++i) {
@@ -95,23 +104,29 @@ void print_table(Engine& engine, const Generation& g, const Phase& use) {
     all_decode += use.all[i].macs - use.prefill[i].macs;
   }
   const auto share = [](int64_t part, int64_t all) {
-    return all > 0 ? fmt::format("{:.0f}%", 100.0 * static_cast<double>(part) / static_cast<double>(all)) : std::string("-");
+    return all > 0 ? fmt::format("{:.0f}%", 100.0 * static_cast<double>(part) / static_cast<double>(all))
+                   : std::string("-");
   };
-  fmt::print(stderr, "strategy {}\n{:<10} {:<10} {:<9} {:>13} {:>13} {:>13} {:>13}\n", strategy_name(engine.selection().strategy),
-             "processor", "provider", "stand-in", "prefill MACs", "prefill busy", "decode MACs", "decode busy");
+  fmt::print(stderr, "strategy {}\n{:<10} {:<10} {:<9} {:>13} {:>13} {:>13} {:>13}\n",
+             strategy_name(engine.selection().strategy), "processor", "provider", "stand-in", "prefill MACs",
+             "prefill busy", "decode MACs", "decode busy");
   for (size_t i = 0; i < use.all.size(); ++i) {
     const ProcessorInfo& info = engine.processors()[i]->info();
-    fmt::print(stderr, "{:<10} {:<10} {:<9} {:>13} {:>10.0f} ms {:>13} {:>10.0f} ms\n", info.id, info.provider,
-               info.stand_in ? "yes" : "no", share(use.prefill[i].macs, all_prefill), millis(use.prefill[i].busy),
-               share(use.all[i].macs - use.prefill[i].macs, all_decode), millis(use.all[i].busy - use.prefill[i].busy));
+    fmt::print(stderr, "{:<10} {:<10} {:<9} {:>13} {:>10.0f} ms {:>13} {:>10.0f} ms\n", info.id,
+               info.provider, info.stand_in ? "yes" : "no", share(use.prefill[i].macs, all_prefill),
+               millis(use.prefill[i].busy), share(use.all[i].macs - use.prefill[i].macs, all_decode),
+               millis(use.all[i].busy - use.prefill[i].busy));
   }
   fmt::print(stderr, "memory: model file {:.1f} MB, peak resident {:.1f} MB, on devices {:.1f} MB\n",
-             static_cast<double>(engine.file().file_bytes()) / 1e6, static_cast<double>(peak_resident_bytes()) / 1e6,
+             static_cast<double>(engine.file().file_bytes()) / 1e6,
+             static_cast<double>(peak_resident_bytes()) / 1e6,
              static_cast<double>(engine.device_bytes()) / 1e6);
 }
 
 Status run(const RunOptions& o) {
-  HETERO_RETURN_IF_ERROR(validate(o.sampler));
+  GenerateOptions options;
+  options.sampler = o.sampler;
+  HETERO_RETURN_IF_ERROR(apply(o.constraints, options));
   HETERO_TRY(const OpenedModel model, open_model(o.model));
   std::string text = o.prompt;
   if (!o.prompt_file.empty()) {
@@ -127,9 +142,10 @@ Status run(const RunOptions& o) {
     HETERO_TRY(prompt, chat.encode(messages(o.system, text)));
   }
   if (static_cast<int64_t>(prompt.size()) > engine.context()) {
-    return resource_exhausted(fmt::format("the prompt has {} tokens, but the context holds {} (-c sets it, the model "
-                                          "allows {})",
-                                          prompt.size(), engine.context(), engine.graph().shape.context));
+    return resource_exhausted(
+        fmt::format("the prompt has {} tokens, but the context holds {} (-c sets it, the model "
+                    "allows {})",
+                    prompt.size(), engine.context(), engine.graph().shape.context));
   }
   HETERO_RETURN_IF_ERROR(session.prepare(static_cast<int64_t>(prompt.size())));
   Trace trace;
@@ -137,22 +153,23 @@ Status run(const RunOptions& o) {
     session.executor().set_trace(&trace);
   }
 
-  GenerateOptions options;
-  options.sampler = o.sampler;
   options.max_tokens = o.tokens;
   options.ignore_eos = o.ignore_eos;
   options.cancel = &interrupted();
   Phase use;
   bool broken_pipe = false;
-  const auto result = generate(session, prompt, options, [&](std::string_view piece) {
-    if (!o.json && !broken_pipe) {
-      fmt::print("{}", piece);
-      if (std::fflush(stdout) != 0) {
-        broken_pipe = true;
-        interrupted() = true;  // nobody reads any more
-      }
-    }
-  }, [&] { use.prefill = session.executor().use(); });
+  const auto result = generate(
+      session, prompt, options,
+      [&](std::string_view piece) {
+        if (!o.json && !broken_pipe) {
+          fmt::print("{}", piece);
+          if (std::fflush(stdout) != 0) {
+            broken_pipe = true;
+            interrupted() = true;  // nobody reads any more
+          }
+        }
+      },
+      [&] { use.prefill = session.executor().use(); });
   HETERO_RETURN_IF_ERROR(result.status());
   use.all = session.executor().use();
   if (use.prefill.empty()) {
@@ -164,7 +181,8 @@ Status run(const RunOptions& o) {
     fmt::print("\n");
     std::fflush(stdout);
     if (result->stop == Stop::kContext) {
-      fmt::print(stderr, "hetero: stopped: the context of {} tokens is full (-c sets it)\n", engine.context());
+      fmt::print(stderr, "hetero: stopped: the context of {} tokens is full (-c sets it)\n",
+                 engine.context());
     }
     print_table(engine, *result, use);
   }
@@ -188,6 +206,7 @@ Command register_run(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
   add_sampler_options(*command, o->sampler);
+  add_constraint_options(*command, o->constraints);
   command->add_flag("--ignore-eos", o->ignore_eos, "Go on after the end of the answer");
   command->add_flag("--raw", o->raw, "Take the prompt as it is, without the chat template");
   command->add_flag("--json", o->json, "Print one JSON document instead of the stream");
@@ -195,7 +214,9 @@ Command register_run(CLI::App& app) {
       "Examples:\n"
       "  hetero run -m model.gguf -p \"Why is the sky blue?\"\n"
       "  hetero run -m model.gguf -p \"Why is the sky blue?\" --strategy tensor --temp 0\n"
-      "  hetero run -m model.gguf --raw -p \"The capital of France is\" -n 16 --json");
+      "  hetero run -m model.gguf --raw -p \"The capital of France is\" -n 16 --json\n"
+      "  hetero run -m model.gguf -p \"A hobbit, as JSON\" --json-schema person.json\n"
+      "  hetero run -m model.gguf -p \"Is water wet?\" --grammar-text 'root ::= \"yes\" | \"no\"'");
   command->callback([prompt, file] {
     if (prompt->count() + file->count() == 0) {
       throw CLI::RequiredError("-p TEXT or -f FILE");

@@ -20,7 +20,15 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
     }
   };
   progress("reading the model");
-  HETERO_TRY(engine->file_, GgufFile::open(o.model));
+  GgufOpen how;
+  how.map = o.map;
+  how.progress = [&](Bytes done, Bytes total) {
+    if (o.progress) {
+      o.progress("reading the model, MB", static_cast<int>(done / 1'000'000),
+                 static_cast<int>(total / 1'000'000));
+    }
+  };
+  HETERO_TRY(engine->file_, GgufFile::open(o.model, how));
   HETERO_TRY(engine->graph_, build_graph(*engine->file_));
   HETERO_TRY(engine->tokenizer_, Tokenizer::load(*engine->file_));
   const ModelShape& shape = engine->graph_.shape;
@@ -30,8 +38,8 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
   }
   engine->context_ = o.context > 0 ? o.context : std::min<int64_t>(shape.context, 4096);
   if (engine->context_ > shape.context) {
-    return invalid_argument(fmt::format("-c {}: the model was trained for {} tokens of context", engine->context_,
-                                        shape.context));
+    return invalid_argument(fmt::format("-c {}: the model was trained for {} tokens of context",
+                                        engine->context_, shape.context));
   }
   progress("looking for processors");
   engine->found_ = find_processors(needed(o.request));
@@ -63,7 +71,8 @@ Status Engine::open_processors(const std::string& cache_dir) {
     return {};
   };
   Status first;
-  for (int op = 0; op < static_cast<int>(graph_.ops.size()) && first.ok() && !selection_.team.gpu.empty(); ++op) {
+  for (int op = 0; op < static_cast<int>(graph_.ops.size()) && first.ok() && !selection_.team.gpu.empty();
+       ++op) {
     first = lacking(selection_.team.gpu, op);
   }
   if (!first.ok() && selection_.team.cpu.empty()) {
@@ -79,6 +88,13 @@ Status Engine::open_processors(const std::string& cache_dir) {
   }
   selection_.team.can_run = [lacking](const std::string& id, int op) { return lacking(id, op).ok(); };
   return {};
+}
+
+std::shared_ptr<const TokenTrie> Engine::token_trie() {
+  if (token_trie_ == nullptr) {
+    token_trie_ = std::make_shared<const TokenTrie>(*tokenizer_);
+  }
+  return token_trie_;
 }
 
 Bytes Engine::device_bytes() const {

@@ -16,6 +16,7 @@
 #include "engine/devices.h"
 #include "graph/graph.h"
 #include "runtime/executor.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 namespace hetero {
@@ -23,6 +24,7 @@ namespace hetero {
 struct EngineOptions {
   std::string model;  // path of a GGUF file
   Request request;
+  bool map = true;         // map the file; false: read it whole into memory
   int64_t context = 0;     // tokens; 0: the model's, but at most 4096
   double npu_share = 0.5;  // of each weight's rows, in strategy tensor
   std::string cache_dir;   // compiled programs and graphs; empty: no cache on disk
@@ -39,6 +41,8 @@ class Engine {
 
   const GgufFile& file() const { return *file_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// For grammars; made when it is first asked for.
+  std::shared_ptr<const TokenTrie> token_trie();
   const Graph& graph() const { return graph_; }
   const std::vector<std::unique_ptr<Processor>>& processors() const { return processors_; }
   const Selection& selection() const { return selection_; }
@@ -56,6 +60,7 @@ class Engine {
   EngineOptions options_;
   std::shared_ptr<const GgufFile> file_;
   std::unique_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const TokenTrie> token_trie_;
   Graph graph_;
   std::vector<FoundProcessor> found_;
   Selection selection_;

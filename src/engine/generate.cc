@@ -1,7 +1,12 @@
 #include "engine/generate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <optional>
+
+#include "text/stop_strings.h"
 
 namespace hetero {
 namespace {
@@ -20,13 +25,24 @@ Status check_finite(std::span<const float> logits, const std::string& model) {
 
 }  // namespace
 
-double Generation::prefill_tps() const { return per_second(prompt_tokens - reused_tokens, prefill); }
-double Generation::decode_tps() const { return per_second(decoded, decode); }
+double Generation::prefill_tps() const {
+  return per_second(prompt_tokens - reused_tokens, prefill);
+}
+double Generation::decode_tps() const {
+  return per_second(decoded, decode);
+}
 
-Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt, const GenerateOptions& options,
+Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt,
+                            const GenerateOptions& options,
                             const std::function<void(std::string_view)>& on_text,
                             const std::function<void()>& on_prefilled) {
   HETERO_RETURN_IF_ERROR(validate(options.sampler));
+  for (const auto& [id, bias] : options.sampler.logit_bias) {
+    if (id >= session.engine().graph().shape.vocabulary) {
+      return invalid_argument(fmt::format("logit bias for token {}, but the model has ids 0 to {}", id,
+                                          session.engine().graph().shape.vocabulary - 1));
+    }
+  }
   if (prompt.empty()) {
     return invalid_argument("the prompt is empty: it has no tokens");
   }
@@ -35,7 +51,8 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
   g.prompt_tokens = static_cast<int64_t>(prompt.size());
   const Nanos begin = now();
   g.reused_tokens = session.keep_common_prefix(prompt);
-  const Status fed = session.feed(std::span(prompt).subspan(static_cast<size_t>(g.reused_tokens)), options.cancel);
+  const Status fed =
+      session.feed(std::span(prompt).subspan(static_cast<size_t>(g.reused_tokens)), options.cancel);
   g.prefill = now() - begin;
   if (fed.code() == Code::kCancelled) {
     g.stop = Stop::kCancelled;
@@ -50,7 +67,12 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
   for (const TokenId id : prompt) {
     sampler.accept(id);
   }
+  std::optional<GrammarMatcher> matcher;
+  if (options.grammar != nullptr) {
+    matcher.emplace(options.grammar, session.engine().token_trie());
+  }
   Utf8Stream stream;
+  StopStrings stops(options.stop);
   const auto emit = [&](const std::string& text) {
     g.text += text;
     if (on_text && !text.empty()) {
@@ -61,17 +83,31 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
   g.stop = Stop::kLength;
   while (static_cast<int64_t>(g.ids.size()) < options.max_tokens) {
     HETERO_RETURN_IF_ERROR(check_finite(session.logits(), session.engine().file().path()));
-    const TokenId id = sampler.sample(session.logits());
+    const TokenId id = sampler.sample(session.logits(), matcher ? &*matcher : nullptr);
+    if (id < 0) {
+      return unsupported("no token of the vocabulary continues the text as the grammar demands");
+    }
     if (g.ids.empty()) {
       g.first_token = now() - begin;
     }
-    if (!options.ignore_eos && tokenizer.is_end(id)) {
+    if ((!options.ignore_eos || matcher) && tokenizer.is_end(id)) {
       g.stop = Stop::kEnd;
       break;
     }
     sampler.accept(id);
     g.ids.push_back(id);
-    emit(stream.push(tokenizer.piece(id, false)));
+    if (matcher) {
+      HETERO_RETURN_IF_ERROR(matcher->accept(id));
+    }
+    emit(stops.push(stream.push(tokenizer.piece(id, false))));
+    if (stops.stopped()) {
+      g.stop = Stop::kText;
+      break;
+    }
+    if (matcher && matcher->must_end()) {
+      g.stop = Stop::kEnd;
+      break;
+    }
     if (static_cast<int64_t>(g.ids.size()) == options.max_tokens) {
       break;
     }
@@ -88,7 +124,8 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
     ++g.decoded;
   }
   g.decode = now() - decode_begin;
-  emit(stream.finish());
+  emit(stops.push(stream.finish()));
+  emit(stops.finish());
   return g;
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "text/grammar.h"
+
 namespace hetero {
 namespace {
 
@@ -37,6 +39,14 @@ Status validate(const SamplerOptions& o) {
   if (o.repeat_last_n < -1) {
     return out_of_range("repeat_last_n", o.repeat_last_n, "-1 (all) or more");
   }
+  for (const auto& [id, bias] : o.logit_bias) {
+    if (id < 0) {
+      return out_of_range("token of logit_bias", id, "0 or more");
+    }
+    if (!(bias < std::numeric_limits<float>::infinity())) {
+      return out_of_range("logit_bias", bias, "a number, or -inf to forbid the token");
+    }
+  }
   return {};
 }
 
@@ -52,7 +62,36 @@ void Sampler::accept(TokenId id) {
   }
 }
 
-TokenId Sampler::sample(std::span<const float> logits) {
+bool Sampler::better(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+/// Leaves the candidates that may come next: all of them, or at least as many of the best as top-k
+/// will keep. In most places a text can go on in most ways, and a few look-ups are enough.
+void Sampler::keep_allowed(GrammarMatcher& grammar) {
+  std::vector<Candidate>& c = candidates_;
+  const size_t want = options_.temperature == 0.0f ? 1
+                      : options_.top_k > 0         ? static_cast<size_t>(options_.top_k)
+                                                   : c.size();
+  const size_t probe = 2 * want + 14;
+  if (probe < c.size() / 4) {
+    const auto end = c.begin() + static_cast<std::ptrdiff_t>(probe);
+    std::nth_element(c.begin(), end, c.end(), better);
+    const auto kept =
+        std::partition(c.begin(), end, [&](const Candidate& x) { return grammar.allows(x.id); });
+    if (static_cast<size_t>(kept - c.begin()) >= want) {
+      c.erase(kept, c.end());
+      std::sort(c.begin(), c.end(), better);  // an order that does not depend on the library
+      return;
+    }
+  }
+  const std::vector<bool>& allowed = grammar.allowed();
+  std::erase_if(c, [&](const Candidate& x) {
+    return static_cast<size_t>(x.id) >= allowed.size() || !allowed[static_cast<size_t>(x.id)];
+  });
+}
+
+TokenId Sampler::sample(std::span<const float> logits, GrammarMatcher* grammar) {
   if (logits.empty()) {
     return -1;
   }
@@ -70,9 +109,17 @@ TokenId Sampler::sample(std::span<const float> logits) {
           logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
     }
   }
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  };
+  for (const auto& [id, bias] : options_.logit_bias) {
+    if (static_cast<size_t>(id) < logits.size()) {
+      c[static_cast<size_t>(id)].logit += bias;
+    }
+  }
+  if (grammar != nullptr) {
+    keep_allowed(*grammar);
+    if (c.empty()) {
+      return -1;
+    }
+  }
   const Candidate best = *std::min_element(c.begin(), c.end(), better);
   if (options_.temperature == 0.0f || !std::isfinite(best.logit)) {
     return best.id;  // with an infinite logit there are no proportions to draw by
