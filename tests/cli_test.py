@@ -180,6 +180,70 @@ class Cli(unittest.TestCase):
         empty = self.file('empty.txt', b'')
         self.assert_error(hetero('perplexity', '-m', MODEL, '-f', empty, '--strategy', 'cpu'), 2, 'empty.txt')
 
+    SCHEMA = {
+        'type': 'object',
+        'properties': {
+            'name': {'type': 'string', 'minLength': 1, 'maxLength': 6},
+            'age': {'type': 'integer', 'minimum': 0, 'maximum': 120},
+            'score': {'type': 'number', 'exclusiveMinimum': -1, 'maximum': 1},
+            'kind': {'enum': ['cat', 'dog', None]},
+            'tags': {'type': 'array', 'items': {'type': 'string', 'pattern': '^[a-c]{1,3}$'}, 'maxItems': 3},
+        },
+        'required': ['name', 'age', 'kind'],
+        'additionalProperties': False,
+    }
+
+    def assert_follows_schema(self, value):
+        try:
+            import jsonschema
+            jsonschema.validate(value, self.SCHEMA)
+        except ImportError:
+            pass
+        self.assertLessEqual({'name', 'age', 'kind'}, set(value))
+        self.assertLessEqual(set(value), set(self.SCHEMA['properties']))
+        self.assertTrue(1 <= len(value['name']) <= 6, value)
+        self.assertTrue(isinstance(value['age'], int) and 0 <= value['age'] <= 120, value)
+        self.assertIn(value['kind'], ['cat', 'dog', None])
+        self.assertTrue(-1 < value.get('score', 0) <= 1, value)
+        self.assertLessEqual(len(value.get('tags', [])), 3)
+        for tag in value.get('tags', []):
+            self.assertRegex(tag, r'\A[a-c]{1,3}\Z')
+
+    @needs_tiny
+    def test_structured_output_is_valid_whatever_the_sampling(self):
+        schema = self.file('schema.json', self.SCHEMA)
+        sampling = [['--temp', '0'], ['--temp', '2', '--top-k', '0', '--top-p', '1', '--min-p', '0'], ['--top-k', '3'],
+                    ['--top-p', '0.3', '--temp', '1.5'], ['--min-p', '0.3', '--repeat-penalty', '1.5'], ['--ignore-eos']]
+        for options in sampling:
+            for seed in range(3):
+                j = self.json_of('run', '-m', f'{CASES}/tiny/llama-tied-f16.gguf', '-p', 'a', '--raw', '-n', '200', '--strategy',
+                                 'cpu', '--seed', str(seed), '--json-schema', schema, '--json', *options)
+                with self.subTest(options=options, seed=seed, text=j['text']):
+                    self.assertEqual(j['stop'], 'end')
+                    self.assert_follows_schema(json.loads(j['text']))
+
+    @needs_model
+    def test_grammar_stop_and_bias(self):
+        args = ['run', '-m', MODEL, '--strategy', 'cpu', '--temp', '0', '--json', '-p']
+        grammar = self.file('g.gbnf', b'root ::= "maybe" | "never"')
+        for option in [['--grammar', grammar], ['--grammar-text', 'root ::= "maybe" | "never"']]:
+            j = self.json_of(*args, 'Is the sky green?', *option)
+            self.assertIn(j['text'], ['maybe', 'never'])
+            self.assertEqual(j['stop'], 'end')
+        raw = ['--raw', '-n', '8']
+        plain = self.json_of(*args, 'The capital of France is', *raw)
+        self.assertTrue(plain['text'].startswith(' Paris.'))
+        stopped = self.json_of(*args, 'The capital of France is', *raw, '--stop', 'nothing', '--stop', 'ris.')
+        self.assertEqual((stopped['text'], stopped['stop']), (' Pa', 'text'))
+        biased = self.json_of(*args, 'The capital of France is', *raw, '--logit-bias', f"{plain['ids'][0]}=-inf")
+        self.assertNotEqual(biased['ids'][0], plain['ids'][0])
+        wrong = ['run', '-m', MODEL, '-p', 'x', '--strategy', 'cpu']
+        self.assert_error(hetero(*wrong, '--logit-bias', 'a=1'), 2, '--logit-bias a=1')
+        self.assert_error(hetero(*wrong, '--logit-bias', '99999999=1'), 2, '99999999')
+        self.assert_error(hetero(*wrong, '--grammar-text', 'root ::= x'), 1, 'rule x')
+        self.assert_error(hetero(*wrong, '--json-schema', self.file('s.json', {'not': {}})), 1, 's.json', '#/not')
+        self.assert_error(hetero(*wrong, '--grammar', grammar, '--json-schema', grammar), 2, '--grammar')
+
     @needs_tiny
     def test_quantize(self):
         source = f'{CASES}/tiny/qllama-f16.gguf'
