@@ -21,9 +21,9 @@ TEST(F16, EveryBitPatternSurvivesTheRoundTrip) {
 }
 
 TEST(F16, RoundsToNearestEvenAndOverflowsToInfinity) {
-  EXPECT_EQ(f16_from_f32(1.0f + 0x1p-11f), 0x3c00);                 // tie, even below
-  EXPECT_EQ(f16_from_f32(1.0f + 0x1.8p-10f), 0x3c02);               // tie, even above
-  EXPECT_EQ(f16_from_f32(1.0f + 0x1.002p-11f), 0x3c01);             // just above the tie
+  EXPECT_EQ(f16_from_f32(1.0f + 0x1p-11f), 0x3c00);      // tie, even below
+  EXPECT_EQ(f16_from_f32(1.0f + 0x1.8p-10f), 0x3c02);    // tie, even above
+  EXPECT_EQ(f16_from_f32(1.0f + 0x1.002p-11f), 0x3c01);  // just above the tie
   EXPECT_EQ(f16_from_f32(65504.0f), 0x7bff);
   EXPECT_EQ(f16_from_f32(65519.0f), 0x7bff);
   EXPECT_EQ(f16_from_f32(65520.0f), 0x7c00);

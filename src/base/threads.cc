@@ -75,7 +75,9 @@ ScopedAffinity::ScopedAffinity(const std::vector<int>& cpus) {
   }
 }
 
-ScopedAffinity::~ScopedAffinity() { set_affinity(previous_); }
+ScopedAffinity::~ScopedAffinity() {
+  set_affinity(previous_);
+}
 
 ThreadPool::ThreadPool(int threads, std::vector<int> cpus) {
   assert(threads >= 1);

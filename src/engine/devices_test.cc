@@ -96,8 +96,9 @@ TEST(Select, SaysWhatIsMissing) {
   const std::vector<FoundProcessor> bare = {made("cpu", "cpu", false)};
   EXPECT_NE(select(bare, {Strategy::kTensor, {}, 0}).status().message().find("strategy tensor needs a GPU"),
             std::string::npos);
-  EXPECT_NE(select(kServer, {Strategy::kGpu, {"npu0"}, 0}).status().message().find("--processors npu0 names none"),
-            std::string::npos);
+  EXPECT_NE(
+      select(kServer, {Strategy::kGpu, {"npu0"}, 0}).status().message().find("--processors npu0 names none"),
+      std::string::npos);
   EXPECT_EQ(select(bare, {std::nullopt, {"gpu7"}, 0}).status().message(),
             "--processors: \"gpu7\" is not a processor of this machine (found: cpu)");
 }

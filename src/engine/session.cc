@@ -48,9 +48,10 @@ Status Session::check(std::span<const TokenId> ids) const {
     }
   }
   if (static_cast<int64_t>(ids.size()) > free_context()) {
-    return resource_exhausted(fmt::format("the context is full: {} tokens do not fit after {} in a context of {} "
-                                          "(-c sets it, the model allows {})",
-                                          ids.size(), tokens_.size(), engine_.context_, engine_.graph_.shape.context));
+    return resource_exhausted(
+        fmt::format("the context is full: {} tokens do not fit after {} in a context of {} "
+                    "(-c sets it, the model allows {})",
+                    ids.size(), tokens_.size(), engine_.context_, engine_.graph_.shape.context));
   }
   return {};
 }
@@ -102,7 +103,9 @@ Status Session::feed_with_logits(std::span<const TokenId> ids,
   return {};
 }
 
-void Session::truncate(int64_t count) { tokens_.resize(std::min(tokens_.size(), static_cast<size_t>(count))); }
+void Session::truncate(int64_t count) {
+  tokens_.resize(std::min(tokens_.size(), static_cast<size_t>(count)));
+}
 
 int64_t Session::keep_common_prefix(std::span<const TokenId> ids) {
   const size_t limit = std::min(tokens_.size(), ids.empty() ? 0 : ids.size() - 1);

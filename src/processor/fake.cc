@@ -40,8 +40,8 @@ void store(const Binding& binding, DType dtype, int64_t index, float value) {
   }
 }
 
-void compute(const FakeExecutable& executable, int64_t tokens, int64_t position, const std::vector<Binding>& inputs,
-             const std::vector<Binding>& outputs, float error) {
+void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
+             const std::vector<Binding>& inputs, const std::vector<Binding>& outputs, float error) {
   const Graph& graph = *executable.graph;
   const Op& op = graph.op(executable.slice.op);
   // A graph of this operator alone, so that the reference allocates for nothing else.
@@ -55,7 +55,9 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
   single.weights = graph.weights;
   single.ops = {op};
   Reference reference(single, position + tokens);
-  const auto rows = [&](ValueId id) { return graph.value(id).rows == Rows::kContext ? position + tokens : tokens; };
+  const auto rows = [&](ValueId id) {
+    return graph.value(id).rows == Rows::kContext ? position + tokens : tokens;
+  };
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Value& value = graph.value(op.inputs[i]);
     std::vector<float>& to = reference.value(op.inputs[i]);
@@ -82,7 +84,8 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
 
 }  // namespace
 
-FakeProcessor::FakeProcessor(std::string id, std::string kind, FakeScript script) : script_(std::move(script)) {
+FakeProcessor::FakeProcessor(std::string id, std::string kind, FakeScript script)
+    : script_(std::move(script)) {
   info_.id = std::move(id);
   info_.kind = std::move(kind);
   info_.name = "scripted " + info_.kind;
@@ -149,7 +152,8 @@ Result<std::unique_ptr<Buffer>> FakeProcessor::import(std::byte* host, Bytes siz
   return std::unique_ptr<Buffer>(std::make_unique<FakeBuffer>(data, size, std::move(copy), host));
 }
 
-Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, const OpSlice& slice, int64_t tokens) {
+Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, const OpSlice& slice,
+                                                           int64_t tokens) {
   HETERO_RETURN_IF_ERROR(supports(graph, slice));
   if (script_.fail_compile) {
     return resource_exhausted(info_.id + ": scripted failure to compile");
@@ -165,8 +169,8 @@ Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, c
 Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& launch) {
   const auto& fake = static_cast<const FakeExecutable&>(executable);
   if (script_.traits.static_shapes ? launch.tokens != fake.tokens : launch.tokens > fake.tokens) {
-    return internal_error(fmt::format("{}: {} tokens submitted to an executable for {}", info_.id, launch.tokens,
-                                      fake.tokens));
+    return internal_error(
+        fmt::format("{}: {} tokens submitted to an executable for {}", info_.id, launch.tokens, fake.tokens));
   }
   const auto number = static_cast<uint64_t>(++submitted_);
   return enqueue([this, &fake, number, tokens = launch.tokens, position = launch.position,

@@ -39,7 +39,9 @@ Status HostTimeline::wait(uint64_t ticket) {
   return completed_.load() >= ticket ? Status() : error_;
 }
 
-bool HostTimeline::done(uint64_t ticket) { return completed_.load() >= ticket || poisoned_.load(); }
+bool HostTimeline::done(uint64_t ticket) {
+  return completed_.load() >= ticket || poisoned_.load();
+}
 
 Interval HostTimeline::interval(uint64_t ticket) {
   const std::lock_guard lock(mutex_);

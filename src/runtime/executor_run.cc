@@ -18,7 +18,8 @@ Status Executor::make_current(ValueId id, int processor, int64_t rows) {
   const int slot = slots_.slot_of[static_cast<size_t>(id)];
   const Region all = region(id, 0, rows, 0, graph_.value(id).cols);
   if (!home.host) {
-    const auto holder = static_cast<int>(std::find(home.copies.begin(), home.copies.end(), true) - home.copies.begin());
+    const auto holder =
+        static_cast<int>(std::find(home.copies.begin(), home.copies.end(), true) - home.copies.begin());
     HETERO_TRY(Buffer* const b, buffer(slot, holder));
     HETERO_TRY(const Fence fence, processors_[static_cast<size_t>(holder)]->download(*b, all));
     HETERO_RETURN_IF_ERROR(fence.wait());
@@ -26,7 +27,8 @@ Status Executor::make_current(ValueId id, int processor, int64_t rows) {
   }
   if (!coherent) {
     HETERO_TRY(Buffer* const b, buffer(slot, processor));
-    HETERO_TRY(last_[static_cast<size_t>(processor)], processors_[static_cast<size_t>(processor)]->upload(*b, all));
+    HETERO_TRY(last_[static_cast<size_t>(processor)],
+               processors_[static_cast<size_t>(processor)]->upload(*b, all));
     home.copies[static_cast<size_t>(processor)] = true;
   }
   return {};
@@ -35,8 +37,10 @@ Status Executor::make_current(ValueId id, int processor, int64_t rows) {
 Status Executor::bring_home(const LinkedPlan& plan, int64_t position) {
   for (const LinkedPlan::External& e : plan.externals) {
     const Rows rows = graph_.value(e.value).rows;
-    HETERO_RETURN_IF_ERROR(make_current(
-        e.value, e.processor, rows == Rows::kContext ? position : plan.head ? capacity_.tokens : plan.tokens));
+    HETERO_RETURN_IF_ERROR(make_current(e.value, e.processor,
+                                        rows == Rows::kContext ? position
+                                        : plan.head            ? capacity_.tokens
+                                                               : plan.tokens));
   }
   return {};
 }
@@ -108,7 +112,8 @@ Status Executor::run_steps(const LinkedPlan& plan, int64_t position, int64_t fir
   return {};
 }
 
-Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row, const std::atomic<bool>* cancel) {
+Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row,
+                     const std::atomic<bool>* cancel) {
   if (!plan.head && position + plan.tokens > capacity_.context) {
     return resource_exhausted(fmt::format("the context is full: {} tokens at position {}, but it holds {}",
                                           plan.tokens, position, capacity_.context));

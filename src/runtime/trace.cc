@@ -1,10 +1,9 @@
 #include "runtime/trace.h"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 
 namespace hetero {
 
@@ -23,11 +22,18 @@ Status Trace::write(const std::string& path) const {
   for (const Event& e : events_) {
     const auto [thread, added] = threads.try_emplace(e.processor, static_cast<int>(threads.size()));
     if (added) {
-      list.push_back({{"name", "thread_name"}, {"ph", "M"}, {"pid", 0}, {"tid", thread->second},
+      list.push_back({{"name", "thread_name"},
+                      {"ph", "M"},
+                      {"pid", 0},
+                      {"tid", thread->second},
                       {"args", {{"name", e.processor}}}});
     }
-    list.push_back({{"name", e.name}, {"ph", "X"}, {"pid", 0}, {"tid", thread->second},
-                    {"ts", micros(e.interval.begin - start)}, {"dur", micros(e.interval.end - e.interval.begin)},
+    list.push_back({{"name", e.name},
+                    {"ph", "X"},
+                    {"pid", 0},
+                    {"tid", thread->second},
+                    {"ts", micros(e.interval.begin - start)},
+                    {"dur", micros(e.interval.end - e.interval.begin)},
                     {"args", {{"tokens", e.tokens}}}});
   }
   std::ofstream file(path);

@@ -343,19 +343,7 @@ const Value* NamespaceObject::find(std::string_view name) const {
 }
 
 bool is_iterable(const Value& v) {
-  switch (v.kind()) {
-    case Kind::kUndefined:
-    case Kind::kString:
-    case Kind::kList:
-    case Kind::kTuple:
-    case Kind::kDict:
-    case Kind::kDictView:
-    case Kind::kRange:
-    case Kind::kIterator:
-      return true;
-    default:
-      return false;
-  }
+  return v.kind() == Kind::kIterator || has_length(v);
 }
 
 Ref<IteratorObject> iterate(Sandbox& sandbox, const Value& v) {
