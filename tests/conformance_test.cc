@@ -28,7 +28,7 @@ void conform(const FoundProcessor& found, const std::string& what, int least) {
   for (const std::string& failure : report.failures) {
     ADD_FAILURE() << failure;
   }
-  EXPECT_GT(report.passed, least);
+  EXPECT_GT(report.passed, HETERO_SANITIZED ? least / 2 : least);  // a quick run has fewer sizes of everything
   std::cout << what << " " << found.info.name << ": " << report.passed << " passed, " << report.skipped.size()
             << " not supported, " << report.failures.size() << " failed\n";
 }
