@@ -174,10 +174,11 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
       if (!inside || whole) {
         linked.externals.push_back({id, out.processor});
       }
-      if (!inside) {
-        continue;
+      if (!inside && o.value < 0) {
+        o.value = id;  // from before the plan; whoever takes the slot over has to wait for this reader
       }
-      for (const int w : o.writers) {
+      for (size_t k = 0; inside && k < o.writers.size(); ++k) {
+        const int w = o.writers[k];
         const Step& writer = plan.steps[static_cast<size_t>(w)];
         const int from = linked.steps[static_cast<size_t>(w)].processor;
         const bool rows = whole || (writer.token_begin < step.token_end && step.token_begin < writer.token_end);

@@ -215,5 +215,34 @@ TEST(Trace, WritesOneEventForEachSubmission) {
   EXPECT_FALSE(trace.write("/nonexistent/trace.json").ok());
 }
 
+TEST(Executor, SlotsOfTheIdsAreNotTakenOverWhileTheyAreStillRead) {
+  // The GPU lacks the embedding, so the CPU makes it, slowly, while the GPU makes the rope table,
+  // which may lie where the ids were.
+  FakeScript gpu_script;
+  gpu_script.refuses = {"embed"};
+  TinyGraph tiny;
+  FakeScript slow;
+  slow.delay = std::chrono::milliseconds(20);
+  FakeProcessor cpu("cpu", "cpu", slow);
+  FakeProcessor gpu("gpu0", "gpu", gpu_script);
+  auto executor = Executor::create(tiny.graph, {&cpu, &gpu}, kCapacity);
+  ASSERT_TRUE(executor.ok());
+  Team team{"cpu", "gpu0", "", [&](const std::string& id, int op) { return id == "cpu" || !tiny.graph.op(op).is<Embed>(); }};
+  const auto plan = make_plan(tiny.graph, Strategy::kGpu, team, false, 1, kOptions);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  const auto head_plan = make_plan(tiny.graph, Strategy::kGpu, team, true, 1, kOptions);
+  const auto body = (*executor)->prepare(*plan);
+  const auto head = (*executor)->prepare(*head_plan);
+  ASSERT_TRUE(body.ok() && head.ok());
+  (*executor)->ids()[0] = 17;
+  ASSERT_TRUE((*executor)->run(**body, 0).ok());
+  ASSERT_TRUE((*executor)->run(**head, 0).ok());
+  Reference reference(tiny.graph, kCapacity.context);
+  const std::vector<float> expected = reference.forward(std::vector<int32_t>{17}, 0);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR((*executor)->logits()[i], expected[i], 1e-5);
+  }
+}
+
 }  // namespace
 }  // namespace hetero
