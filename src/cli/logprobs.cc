@@ -59,11 +59,22 @@ Result<std::vector<std::vector<TokenId>>> read_ids(const std::string& path) {
 
 Status run(const LogprobsOptions& o) {
   HETERO_TRY(const auto lists, read_ids(o.ids));
-  ModelOptions exact = o.model;
-  if (exact.activations == "auto") {
-    exact.activations = "f32";  // who compares engines wants the model's own numbers
+  ModelOptions options = o.model;
+  if (options.activations == "auto") {
+    options.activations = "f32";  // who compares engines wants the model's own numbers
   }
-  HETERO_TRY(const OpenedModel model, open_model(exact));
+  HETERO_TRY(OpenedModel model, open_model(options));
+  // Without -c, the context is as long as the lists need.
+  int64_t longest = 0;
+  for (const std::vector<TokenId>& ids : lists) {
+    longest = std::max(longest, static_cast<int64_t>(ids.size()));
+  }
+  if (options.context == 0 && longest > model.engine->context() &&
+      longest <= model.engine->graph().shape.context) {
+    options.context = longest;
+    model.session.reset();  // before its engine
+    HETERO_TRY(model, open_model(options));
+  }
   Trace trace;
   if (!o.model.trace.empty()) {
     model.session->executor().set_trace(&trace);

@@ -38,7 +38,9 @@ struct AttendArgs {
   const std::byte* v = nullptr;
   int64_t v_stride = 0;
   bool f16 = true;          // element type of the caches: F16 or F32
-  int64_t position = 0;     // of the first token: token t sees cache rows 0..position + t
+  float cap = 0.0f;         // of the scores, 0: none; see Attention
+  int64_t position = 0;     // of the first token: token t sees cache rows 0..position + t,
+  int64_t window = 0;       // or, if not 0, the last so many of them
   int64_t cache_begin = 0;  // the part of the cache to look at
   int64_t cache_end = 0;
   float* out = nullptr;  // [tokens, group * head_dim], rows out_stride apart
@@ -94,6 +96,9 @@ struct Kernels {
   /// s = act(gate) * up
   void (*silu_gated)(const float* gate, const float* up, int64_t count, float* s);
   void (*gelu_gated)(const float* gate, const float* up, int64_t count, float* s);
+
+  /// y = cap * tanh(x / cap), in place or not
+  void (*soft_cap)(const float* x, int64_t count, float cap, float* y);
 
   /// One head: pairs of the first `rotary` elements rotate by table[2i], table[2i + 1] (cosine and
   /// sine); pair i is (i, i + rotary / 2) with `halves`, otherwise (2i, 2i + 1).

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/experts.h"
 #include "cpu/loops.h"
 
 namespace hetero::cpu {
@@ -116,7 +117,15 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
     executable->vector.resize(static_cast<size_t>(w.cols));
     kernels.decode(w.dtype, w.data, w.cols, 1.0f, executable->vector.data());
   } else if (const auto* rope = op.as<Rope>()) {
-    executable->scratch_floats = threads * round_up(rope->head_dim, 16);
+    for (const WeightId id : op.weights) {
+      const Weight& w = graph.weight(id);
+      executable->vector.resize(executable->vector.size() + static_cast<size_t>(w.cols));
+      kernels.decode(w.dtype, w.data, w.cols, 1.0f,
+                     executable->vector.data() + executable->vector.size() - w.cols);
+    }
+    executable->scratch_floats = threads * 2 * round_up(rope->head_dim, 16);
+  } else if (op.is<ExpertLinear>()) {
+    executable->scratch_floats = expert_scratch(graph, op, tokens, kernels, threads);
   } else if (const auto* a = op.as<Attention>()) {
     executable->scratch_floats = threads * attend_scratch(a->head_dim) +
                                  kMaxParts * std::min(tokens, kSplitTokens) * a->heads * (a->head_dim + 2);
@@ -274,21 +283,31 @@ void rope(const Rope& rope, const Work& work, const Kernels& kernels, ThreadPool
   const bool halves = rope.pairs == RopePairs::kHalves;
   const int64_t hd = rope.head_dim;
   const int64_t kv_cols = rope.kv_heads * hd;
+  const float* q_norm = e.vector.empty() ? nullptr : e.vector.data();
+  const float* k_norm = e.vector.empty() ? nullptr : e.vector.data() + hd;
   for_rows(pool, work.tokens, rope.heads * hd + 2 * kv_cols, [&](int64_t t, int worker) {
-    float* head = reinterpret_cast<float*>(work.scratch->data()) + worker * round_up(hd, 16);
+    float* head = reinterpret_cast<float*>(work.scratch->data()) + worker * 2 * round_up(hd, 16);
+    float* normed = head + round_up(hd, 16);
     const float* q = work.in[0].row<float>(t);
     const float* k = q + rope.heads * hd;
     const float* table = work.in[1].row<float>(t);
+    const auto rotate = [&](const float* in, const float* norm, float* out) {
+      if (norm != nullptr) {
+        kernels.rms_norm(in, nullptr, norm, hd, rope.norm_eps, normed, nullptr);
+        in = normed;
+      }
+      kernels.rotate(in, table, hd, rope.rotary_dims, halves, out);
+    };
     for (int64_t h = 0; h < rope.heads; ++h) {
-      kernels.rotate(q + h * hd, table, hd, rope.rotary_dims, halves, work.out[0].row<float>(t) + h * hd);
+      rotate(q + h * hd, q_norm, work.out[0].row<float>(t) + h * hd);
     }
     const int64_t row = work.position + t;
     for (int64_t h = 0; h < rope.kv_heads; ++h) {
       if (f16) {
-        kernels.rotate(k + h * hd, table, hd, rope.rotary_dims, halves, head);
+        rotate(k + h * hd, k_norm, head);
         kernels.to_f16(head, hd, work.out[1].row<uint16_t>(row) + h * hd);
       } else {
-        kernels.rotate(k + h * hd, table, hd, rope.rotary_dims, halves, work.out[1].row<float>(row) + h * hd);
+        rotate(k + h * hd, k_norm, work.out[1].row<float>(row) + h * hd);
       }
     }
     if (f16) {
@@ -308,7 +327,9 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
   const int64_t head_parts = ceil_div(group, heads);
   const int64_t tokens = std::max<int64_t>(1, kAttendRows / heads);
   const int64_t blocks = ceil_div(work.tokens, tokens);
-  const int64_t seen = work.position + work.tokens;
+  // What any row sees. With a window, cache rows before it are not looked at.
+  const int64_t first_seen = a.window > 0 ? std::max<int64_t>(0, work.position + 1 - a.window) : 0;
+  const int64_t seen = work.position + work.tokens - first_seen;
   const int64_t wanted = work.tokens <= kSplitTokens ? std::min(kMaxParts, ceil_div(seen, kPartRows)) : 1;
   const int64_t part_rows = round_up(ceil_div(seen, wanted), kAttendBlock);
   const int64_t parts = ceil_div(seen, part_rows);
@@ -347,8 +368,11 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
     args.v_stride = work.in[2].stride;
     args.f16 = element == 2;
     args.position = work.position + token;
-    args.cache_begin = part * part_rows;
-    args.cache_end = std::min(args.position + args.tokens, args.cache_begin + part_rows);
+    args.cap = a.cap;
+    args.window = a.window;
+    const int64_t part_begin = first_seen + part * part_rows;
+    args.cache_begin = a.window > 0 ? std::max(part_begin, args.position + 1 - a.window) : part_begin;
+    args.cache_end = std::min(args.position + args.tokens, part_begin + part_rows);
     args.out = work.out[0].row<float>(token) + head * hd;
     args.out_stride = work.out[0].stride;
     args.partial = parts > 1 ? partial_of(part, head, token, args.group) : nullptr;
@@ -396,6 +420,17 @@ Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
     for_rows(pool, work.tokens, f, [&](int64_t t, int) {
       kernel(work.in[0].row<float>(t), work.in[0].row<float>(t) + f, f, work.out[0].row<float>(t));
     });
+  } else if (const auto* c = op.as<SoftCap>()) {
+    const int64_t n = work.executable->graph->value(op.outputs[0]).cols;
+    for_rows(pool, work.tokens, n, [&](int64_t t, int) {
+      kernels.soft_cap(work.in[0].row<float>(t), n, c->cap, work.out[0].row<float>(t));
+    });
+  } else if (const auto* choice = op.as<Route>()) {
+    route(*choice, work, pool);
+  } else if (const auto* experts = op.as<ExpertLinear>()) {
+    expert_linear(*experts, work, kernels, pool);
+  } else if (const auto* sum = op.as<ExpertSum>()) {
+    expert_sum(*sum, work, pool);
   }
   return {};
 }

@@ -31,7 +31,8 @@ struct CpuExecutable : Executable {
   std::vector<LinearSegment> segments;  // Linear: what is multiplied in f32
   std::vector<Panel> panels;            // Linear: the same rows
   std::vector<PackedSegment> packed;    // Linear: what is multiplied in 8 bits
-  std::vector<float> vector;            // Linear: bias of the slice's columns or empty; RmsNorm: weight
+  /// Linear: bias of the slice's columns or empty; RmsNorm: weight; Rope: norms of q and k or empty
+  std::vector<float> vector;
   int64_t scratch_floats = 0;
 
   const Op& op() const { return graph->op(slice.op); }

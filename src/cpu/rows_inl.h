@@ -47,6 +47,23 @@ void gated(const float* gate, const float* up, int64_t count, float* s) {
   }
 }
 
+// tanh u = 1 - 2 / (e^2u + 1), exact to an absolute error of a few 2^-24.
+HETERO_KERNEL Reg capped(Reg x, float cap) {
+  const Reg e = exp_of(V::mul(x, V::set(2.0f / cap)));
+  const Reg tanh = V::sub(V::set(1.0f), V::div(V::set(2.0f), V::add(e, V::set(1.0f))));
+  return V::mul(V::set(cap), tanh);
+}
+
+void soft_cap(const float* x, int64_t count, float cap, float* y) {
+  int64_t i = 0;
+  for (; i + kW <= count; i += kW) {
+    V::store(y + i, capped(V::load(x + i), cap));
+  }
+  if (i < count) {
+    store_part(y + i, count - i, capped(load_part(x + i, count - i), cap));
+  }
+}
+
 void rms_norm(const float* x, const float* y, const float* w, int64_t cols, float eps, float* h, float* s) {
   Reg squares[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
   int64_t i = 0;
@@ -167,6 +184,22 @@ HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64
   state.total[row] += V::sum(total);
 }
 
+// Scores of one query row against cache rows [begin, begin + count) -> weights; zero where the row
+// does not look.
+HETERO_KERNEL void weights_of(const AttendArgs& a, float* scores, int64_t count, int64_t row, int64_t begin,
+                              const AttendState& state) {
+  const int64_t end = a.position + row / a.group + 1 - begin;
+  const int64_t seen = end < 0 ? 0 : min_of(count, end);
+  const int64_t first = a.window == 0 || end < a.window ? 0 : min_of(seen, end - a.window);
+  for (int64_t j = 0; j < first; ++j) {
+    scores[j] = 0.0f;
+  }
+  if (a.cap > 0.0f) {
+    soft_cap(scores + first, seen - first, a.cap, scores + first);
+  }
+  softmax_row(scores + first, count - first, seen - first, row, state);
+}
+
 // Scores of G query rows against S cache rows.
 template <class T, int G, int S>
 HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes, int64_t head_dim,
@@ -238,8 +271,7 @@ void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t ro
     scores_of<T, G, 1>(q, k + s * k_bytes, k_bytes, a.head_dim, scores + s);
   }
   for (int g = 0; g < G; ++g) {
-    const int64_t seen = min_of(count, a.position + (row + g) / a.group + 1 - begin);
-    softmax_row(scores + g * kAttendBlock, count, seen < 0 ? 0 : seen, row + g, state);
+    weights_of(a, scores + g * kAttendBlock, count, row + g, begin, state);
   }
   weigh_values<T, G>(scores, a.v + begin * v_bytes, v_bytes, count, a.head_dim,
                      state.sum + row * state.sum_stride, state.sum_stride);
@@ -284,8 +316,7 @@ void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* score
     }
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t seen = min_of(count, a.position + row / a.group + 1 - begin);
-    softmax_row(scores + row * kAttendBlock, count, seen < 0 ? 0 : seen, row, state);
+    weights_of(a, scores + row * kAttendBlock, count, row, begin, state);
   }
   for (int64_t d = 0; d < a.head_dim; d += kNr) {
     for (int64_t s = 0; s < count; ++s) {

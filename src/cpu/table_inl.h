@@ -4,5 +4,5 @@
 #define HETERO_KERNEL_TABLE(level, int8)                                                                  \
   {                                                                                                       \
     level, int8, kMr, kNr, kGemvRows, decode, gemv, pack_tile, pack_panel, tiles, attend, merge_partials, \
-        rms_norm, gated<Silu>, gated<Gelu>, rotate, to_f16                                                \
+        rms_norm, gated<Silu>, gated<Gelu>, soft_cap, rotate, to_f16                                      \
   }

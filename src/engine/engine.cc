@@ -29,14 +29,14 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
     }
   };
   HETERO_TRY(engine->file_, GgufFile::open(o.model, how));
-  HETERO_TRY(engine->graph_, build_graph(*engine->file_));
+  HETERO_TRY(engine->graph_, build_graph(*engine->file_, o.context));
   HETERO_TRY(engine->tokenizer_, Tokenizer::load(*engine->file_));
   const ModelShape& shape = engine->graph_.shape;
   if (engine->tokenizer_->size() > shape.vocabulary) {
     return malformed(fmt::format("{}: the tokenizer has {} tokens, but the model only {}", o.model,
                                  engine->tokenizer_->size(), shape.vocabulary));
   }
-  engine->context_ = o.context > 0 ? o.context : std::min<int64_t>(shape.context, 4096);
+  engine->context_ = o.context > 0 ? o.context : shape.default_context;
   if (engine->context_ > shape.context) {
     return invalid_argument(fmt::format("-c {}: the model was trained for {} tokens of context",
                                         engine->context_, shape.context));
@@ -60,8 +60,8 @@ Status Engine::open_processors(const std::string& cache_dir) {
     }
     processors_.push_back(std::move(opened).value());
   }
-  // A GPU may lack an operator, or support it for this model's dtypes only in part; then the CPU
-  // joins, and the user is told.
+  // A GPU or an NPU may lack an operator, or a dtype of this model; then another does it (the CPU
+  // joins where it is needed), and the user is told.
   const auto lacking = [&](const std::string& id, int op) -> Status {
     for (const auto& p : processors_) {
       if (p->info().id == id) {
@@ -70,12 +70,24 @@ Status Engine::open_processors(const std::string& cache_dir) {
     }
     return {};
   };
-  Status first;
-  for (int op = 0; op < static_cast<int>(graph_.ops.size()) && first.ok() && !selection_.team.gpu.empty();
-       ++op) {
-    first = lacking(selection_.team.gpu, op);
-  }
-  if (!first.ok() && selection_.team.cpu.empty()) {
+  struct Lack {
+    Status first;
+    int count = 0;
+  };
+  const auto lacks = [&](const std::string& id, bool linear_only) {
+    Lack lack;
+    for (int op = 0; op < static_cast<int>(graph_.ops.size()) && !id.empty(); ++op) {
+      if (linear_only && !graph_.op(op).is<Linear>()) {
+        continue;
+      }
+      if (Status status = lacking(id, op); !status.ok() && lack.count++ == 0) {
+        lack.first = std::move(status);
+      }
+    }
+    return lack;
+  };
+  const Lack gpu = lacks(selection_.team.gpu, false);
+  if (gpu.count > 0 && selection_.team.cpu.empty()) {
     const FoundProcessor& cpu = found_.front();
     OpenOptions options;
     options.cpus = selection_.members.front().options.cpus;
@@ -83,8 +95,15 @@ Status Engine::open_processors(const std::string& cache_dir) {
     HETERO_TRY(auto opened, cpu.open(cpu.info, options));
     processors_.push_back(std::move(opened));
     selection_.team.cpu = cpu.info.id;
+  }
+  if (gpu.count > 0) {
+    selection_.notices.push_back(fmt::format("{} cannot run {} operators, the CPU does: {}",
+                                             selection_.team.gpu, gpu.count, gpu.first.message()));
+  }
+  if (const Lack npu = lacks(selection_.team.npu, true); npu.count > 0) {
     selection_.notices.push_back(
-        fmt::format("{} cannot run everything, the CPU helps: {}", selection_.team.gpu, first.message()));
+        fmt::format("{} cannot run {} linear operators, {} does: {}", selection_.team.npu, npu.count,
+                    selection_.team.gpu.empty() ? "the CPU" : selection_.team.gpu, npu.first.message()));
   }
   selection_.team.can_run = [lacking](const std::string& id, int op) { return lacking(id, op).ok(); };
   return {};

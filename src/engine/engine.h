@@ -25,7 +25,7 @@ struct EngineOptions {
   std::string model;  // path of a GGUF file
   Request request;
   bool map = true;         // map the file; false: read it whole into memory
-  int64_t context = 0;     // tokens; 0: the model's, but at most 4096
+  int64_t context = 0;     // tokens; 0: ModelShape::default_context
   double npu_share = 0.5;  // of each weight's rows, in strategy tensor
   std::string cache_dir;   // compiled programs and graphs; empty: no cache on disk
   /// Called on things that may take over a second: (what, done, total).

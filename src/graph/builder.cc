@@ -9,7 +9,7 @@
 
 namespace hetero {
 
-GraphBuilder::GraphBuilder(const GgufFile& file) : file_(file) {}
+GraphBuilder::GraphBuilder(const GgufFile& file, int64_t context) : file_(file), context_(context) {}
 
 void GraphBuilder::fail(Status error) {
   if (error_.ok()) {
@@ -17,7 +17,8 @@ void GraphBuilder::fail(Status error) {
   }
 }
 
-int64_t GraphBuilder::integer(const std::string& name, int64_t low, int64_t high, std::optional<int64_t> fallback) {
+int64_t GraphBuilder::integer(const std::string& name, int64_t low, int64_t high,
+                              std::optional<int64_t> fallback) {
   if (!ok()) {
     return low;
   }
@@ -27,7 +28,8 @@ int64_t GraphBuilder::integer(const std::string& name, int64_t low, int64_t high
     return low;
   }
   if (*found < low || *found > high) {
-    fail(malformed(fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
+    fail(malformed(
+        fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
     return low;
   }
   return *found;
@@ -43,7 +45,8 @@ double GraphBuilder::real(const std::string& name, double low, double high, std:
     return low;
   }
   if (!(*found >= low && *found <= high)) {
-    fail(malformed(fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
+    fail(malformed(
+        fmt::format("{}: {} is {}, expected {} to {}", file_.path(), key(name), *found, low, high)));
     return low;
   }
   return *found;
@@ -62,8 +65,16 @@ void GraphBuilder::read_shape() {
   // Bounds far above any model that exists; they keep products of a few within 64 bits.
   s.layers = static_cast<int>(integer("block_count", 1, 4096));
   s.width = integer("embedding_length", 1, 1 << 20);
-  s.ffn = integer("feed_forward_length", 1, 1 << 24);
+  s.experts = static_cast<int>(integer("expert_count", 0, 65536, 0));
+  if (s.experts > 0) {
+    s.experts_used = static_cast<int>(integer("expert_used_count", 1, s.experts));
+    s.ffn = integer("feed_forward_length", 1, 1 << 24, 1);
+    s.expert_ffn = integer("expert_feed_forward_length", 1, 1 << 24, s.ffn);
+  } else {
+    s.ffn = integer("feed_forward_length", 1, 1 << 24);
+  }
   s.context = integer("context_length", 1, int64_t{1} << 31);
+  s.default_context = std::min(s.context, kDefaultContext);
   s.heads = static_cast<int>(integer("attention.head_count", 1, 65536));
   s.kv_heads = static_cast<int>(integer("attention.head_count_kv", 1, 65536, s.heads));
   if (!ok()) {
@@ -76,13 +87,15 @@ void GraphBuilder::read_shape() {
   }
   const bool has_key_length = file_.find(key("attention.key_length")) != nullptr;
   if (!has_key_length && s.width % s.heads != 0) {
-    return fail(malformed(fmt::format("{}: {} is {}, which is not a multiple of {} = {}", file_.path(),
-                                      key("embedding_length"), s.width, key("attention.head_count"), s.heads)));
+    return fail(
+        malformed(fmt::format("{}: {} is {}, which is not a multiple of {} = {}", file_.path(),
+                              key("embedding_length"), s.width, key("attention.head_count"), s.heads)));
   }
   s.head_dim = static_cast<int>(integer("attention.key_length", 1, 65536, s.width / s.heads));
   if (const int64_t v = integer("attention.value_length", 1, 65536, s.head_dim); ok() && v != s.head_dim) {
-    return fail(unsupported(fmt::format("{}: {} is {}, but heads of values and of keys must be equally long ({})",
-                                        file_.path(), key("attention.value_length"), v, s.head_dim)));
+    return fail(
+        unsupported(fmt::format("{}: {} is {}, but heads of values and of keys must be equally long ({})",
+                                file_.path(), key("attention.value_length"), v, s.head_dim)));
   }
   const Tensor* table = file_.find_tensor("token_embd.weight");
   if (table == nullptr) {
@@ -95,8 +108,9 @@ void GraphBuilder::read_shape() {
       return fail(tokens.status());
     }
     if (static_cast<int64_t>((*tokens)->size) > s.vocabulary) {
-      return fail(malformed(fmt::format("{}: tokenizer.ggml.tokens has {} entries, but token_embd.weight only {} rows",
-                                        file_.path(), (*tokens)->size, s.vocabulary)));
+      return fail(malformed(
+          fmt::format("{}: tokenizer.ggml.tokens has {} entries, but token_embd.weight only {} rows",
+                      file_.path(), (*tokens)->size, s.vocabulary)));
     }
   }
   if (const int64_t v = integer("vocab_size", 1, int64_t{1} << 31, s.vocabulary); ok() && v != s.vocabulary) {
@@ -119,11 +133,15 @@ const Tensor* GraphBuilder::tensor(const std::string& name, std::vector<int64_t>
     fail(malformed(fmt::format("{}: tensor {} is missing", file_.path(), name)));
     return nullptr;
   }
-  std::vector<int64_t> has = found->dims;
-  while (has.size() > dims.size() && has.back() == 1) {
-    has.pop_back();  // trailing dimensions of one are written by some converters
-  }
-  if (has != dims) {
+  used_.insert(name);
+  // Trailing dimensions of one are written by some converters and left out by others.
+  const auto trimmed = [](std::vector<int64_t> d) {
+    while (d.size() > 1 && d.back() == 1) {
+      d.pop_back();
+    }
+    return d;
+  };
+  if (trimmed(found->dims) != trimmed(dims)) {
     fail(malformed(fmt::format("{}: tensor {} has shape [{}], expected [{}]", file_.path(), name,
                                fmt::join(found->dims, ", "), fmt::join(dims, ", "))));
     return nullptr;
@@ -131,17 +149,26 @@ const Tensor* GraphBuilder::tensor(const std::string& name, std::vector<int64_t>
   return found;
 }
 
-WeightId GraphBuilder::matrix(const std::string& name, int64_t rows, int64_t cols) {
-  const Tensor* t = tensor(name, {cols, rows});
+WeightId GraphBuilder::add_weight(const Tensor* t, int64_t rows, int64_t cols) {
   if (t == nullptr) {
     return -1;
   }
   if (t->dtype == DType::kI32) {
-    fail(malformed(fmt::format("{}: tensor {} is I32, expected a floating-point or quantized type", file_.path(), name)));
+    fail(malformed(fmt::format("{}: tensor {} is I32, expected a floating-point or quantized type",
+                               file_.path(), t->name)));
     return -1;
   }
-  graph_.weights.push_back({name, t->dtype, rows, cols, t->data});
+  graph_.weights.push_back({t->name, t->dtype, rows, cols, t->data});
   return static_cast<WeightId>(graph_.weights.size()) - 1;
+}
+
+WeightId GraphBuilder::matrix(const std::string& name, int64_t rows, int64_t cols) {
+  return add_weight(tensor(name, {cols, rows}), rows, cols);
+}
+
+WeightId GraphBuilder::expert_matrices(const std::string& name, int64_t rows, int64_t cols) {
+  const int64_t experts = graph_.shape.experts;
+  return add_weight(tensor(name, {cols, rows, experts}), experts * rows, cols);
 }
 
 WeightId GraphBuilder::vector(const std::string& name, int64_t cols, bool optional) {
@@ -149,15 +176,12 @@ WeightId GraphBuilder::vector(const std::string& name, int64_t cols, bool option
     return -1;
   }
   const Tensor* t = tensor(name, {cols});
-  if (t == nullptr) {
+  if (t != nullptr && t->dtype != DType::kF32) {
+    fail(unsupported(
+        fmt::format("{}: tensor {} is {}, expected F32", file_.path(), name, traits(t->dtype).name)));
     return -1;
   }
-  if (t->dtype != DType::kF32) {
-    fail(unsupported(fmt::format("{}: tensor {} is {}, expected F32", file_.path(), name, traits(t->dtype).name)));
-    return -1;
-  }
-  graph_.weights.push_back({name, t->dtype, 1, cols, t->data});
-  return static_cast<WeightId>(graph_.weights.size()) - 1;
+  return add_weight(t, 1, cols);
 }
 
 void GraphBuilder::append(Op op) {
@@ -174,7 +198,8 @@ ValueId GraphBuilder::embed(const std::string& name, float scale) {
   return x;
 }
 
-ValueId GraphBuilder::linear(const std::string& name, int layer, ValueId x, const std::vector<Matrix>& matrices) {
+ValueId GraphBuilder::linear(const std::string& name, int layer, ValueId x,
+                             const std::vector<Matrix>& matrices) {
   Op op{name, layer, Linear{}, {x}, {}, {}, {}};
   int64_t n = 0;
   bool any_bias = false;
@@ -193,8 +218,8 @@ ValueId GraphBuilder::linear(const std::string& name, int layer, ValueId x, cons
   return y;
 }
 
-GraphBuilder::Normed GraphBuilder::rms_norm(const std::string& name, int layer, ValueId x, std::optional<ValueId> y,
-                                            float eps) {
+GraphBuilder::Normed GraphBuilder::rms_norm(const std::string& name, int layer, ValueId x,
+                                            std::optional<ValueId> y, float eps) {
   const int64_t cols = graph_.value(x).cols;
   const WeightId w = vector(name + ".weight", cols);
   const ValueId h = value(name, cols);
@@ -207,30 +232,108 @@ GraphBuilder::Normed GraphBuilder::rms_norm(const std::string& name, int layer, 
   return {h, s};
 }
 
-ValueId GraphBuilder::attention(int layer, ValueId qkv, ValueId table, const Rope& rope, float scale, DType cache) {
+ValueId GraphBuilder::attention(int layer, ValueId qkv, ValueId table, const Rope& rope,
+                                const Attention& attention, DType cache, bool head_norms) {
   const std::string prefix = fmt::format("blk.{}.", layer);
   const int64_t kv_cols = int64_t{rope.kv_heads} * rope.head_dim;
   const int64_t q_cols = int64_t{rope.heads} * rope.head_dim;
   const ValueId k = value(prefix + "k_cache", kv_cols, Rows::kContext, cache);
   const ValueId v = value(prefix + "v_cache", kv_cols, Rows::kContext, cache);
   const ValueId q = value(prefix + "q", q_cols);
-  append({prefix + "rope", layer, rope, {qkv, table}, {q, k, v}, {}, {}});
+  std::vector<WeightId> norms;
+  if (head_norms) {
+    norms = {vector(prefix + "attn_q_norm.weight", rope.head_dim),
+             vector(prefix + "attn_k_norm.weight", rope.head_dim)};
+  }
+  append({prefix + "rope", layer, rope, {qkv, table}, {q, k, v}, norms, {}});
   const ValueId a = value(prefix + "attention", q_cols);
-  append({prefix + "attention", layer, Attention{rope.heads, rope.kv_heads, rope.head_dim, scale}, {q, k, v}, {a}, {}, {}});
+  append({prefix + "attention", layer, attention, {q, k, v}, {a}, {}, {}});
   return a;
 }
 
-ValueId GraphBuilder::gated(int layer, ValueId gate_up, Activation activation) {
-  const ValueId s = value(fmt::format("blk.{}.gated", layer), graph_.value(gate_up).cols / 2);
-  append({fmt::format("blk.{}.gated", layer), layer, Gated{activation}, {gate_up}, {s}, {}, {}});
+ValueId GraphBuilder::gated(const std::string& name, int layer, ValueId gate_up, Activation activation) {
+  const ValueId s = value(name, graph_.value(gate_up).cols / 2);
+  append({name, layer, Gated{activation}, {gate_up}, {s}, {}, {}});
   return s;
 }
 
-void GraphBuilder::logits(ValueId id) { graph_.logits = id; }
+ValueId GraphBuilder::expert_linear(const std::string& name, int layer, ValueId x, ValueId routes,
+                                    const std::vector<Matrix>& matrices, int64_t k) {
+  const ModelShape& s = graph_.shape;
+  Op op{name, layer, ExpertLinear{s.experts, s.experts_used}, {x, routes}, {}, {}, {}};
+  int64_t n = 0;
+  for (const Matrix& m : matrices) {
+    op.weights.push_back(expert_matrices(m.tensor + ".weight", m.rows, k));
+    n += m.rows;
+  }
+  const ValueId y = value(name, s.experts_used * n);
+  op.outputs = {y};
+  append(std::move(op));
+  return y;
+}
+
+ValueId GraphBuilder::experts(int layer, ValueId h, Activation activation, bool normalize,
+                              int64_t shared_ffn) {
+  const ModelShape& s = graph_.shape;
+  const std::string blk = fmt::format("blk.{}.", layer);
+  const bool shared = shared_ffn > 0;
+  Route route{s.experts, s.experts_used, normalize, shared,
+              static_cast<float>(real("expert_weights_scale", 0.0, 1e6, 1.0))};
+  if (route.scale == 0.0f) {
+    route.scale = 1.0f;  // what converters write for models without one
+  }
+  if (const int64_t gating = integer("expert_gating_func", 0, 65536, 1); ok() && gating > 1) {
+    fail(unsupported(fmt::format("{}: {} is {}; only 1, softmax, is known", file_.path(),
+                                 key("expert_gating_func"), gating)));
+  }
+  std::vector<Matrix> router = {{blk + "ffn_gate_inp", s.experts}};
+  if (shared) {
+    router.push_back({blk + "ffn_gate_inp_shexp", 1});
+  }
+  const ValueId chosen = linear(blk + "ffn_router", layer, h, router);
+  const ValueId routes = value(blk + "ffn_routes", 2 * s.experts_used + (shared ? 1 : 0));
+  append({blk + "ffn_routes", layer, route, {chosen}, {routes}, {}, {}});
+  const ValueId gate_up =
+      expert_linear(blk + "ffn_gate_up_exps", layer, h, routes,
+                    {{blk + "ffn_gate_exps", s.expert_ffn}, {blk + "ffn_up_exps", s.expert_ffn}}, s.width);
+  const ValueId f = gated(blk + "gated_exps", layer, gate_up, activation);
+  std::vector<ValueId> parts = {expert_linear(blk + "ffn_down_exps", layer, f, routes,
+                                              {{blk + "ffn_down_exps", s.width}}, s.expert_ffn),
+                                routes};
+  if (shared) {
+    const ValueId gate_up_shared =
+        linear(blk + "ffn_gate_up_shexp", layer, h,
+               {{blk + "ffn_gate_shexp", shared_ffn}, {blk + "ffn_up_shexp", shared_ffn}});
+    const ValueId f_shared = gated(blk + "gated_shexp", layer, gate_up_shared, activation);
+    parts.push_back(linear(blk + "ffn_down_shexp", layer, f_shared, {{blk + "ffn_down_shexp", s.width}}));
+  }
+  const ValueId sum = value(blk + "ffn_expert_sum", s.width);
+  append({blk + "ffn_expert_sum", layer, ExpertSum{s.experts_used}, parts, {sum}, {}, {}});
+  return sum;
+}
+
+ValueId GraphBuilder::soft_cap(const std::string& name, ValueId x, float cap) {
+  const ValueId y = value(name, graph_.value(x).cols);
+  append({name, -1, SoftCap{cap}, {x}, {y}, {}, {}});
+  return y;
+}
+
+void GraphBuilder::logits(ValueId id) {
+  graph_.logits = id;
+}
 
 Result<Graph> GraphBuilder::finish() && {
   if (!ok()) {
     return error_;
+  }
+  // A tensor that the family does not know would be left out of the computation.
+  for (const Tensor& t : file_.tensors()) {
+    const bool harmless = t.name == "rope_freqs.weight" || t.name.ends_with("attn_rot_embd.weight") ||
+                          t.name.ends_with("rotary_emb.inv_freq");
+    if (!used_.contains(t.name) && !harmless) {
+      return unsupported(fmt::format("{}: tensor {} is not known in models of architecture {}", file_.path(),
+                                     t.name, graph_.shape.architecture));
+    }
   }
   for (int i = graph_.head_begin; i < static_cast<int>(graph_.ops.size()); ++i) {
     for (const ValueId id : graph_.op(i).outputs) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "base/status.h"
@@ -16,7 +17,8 @@ namespace hetero {
 /// nothing and finish() returns it, so that an architecture reads as a plain list of its parts.
 class GraphBuilder {
  public:
-  explicit GraphBuilder(const GgufFile& file);
+  /// `context`: tokens that sessions will hold; 0: the model's default.
+  GraphBuilder(const GgufFile& file, int64_t context);
 
   const GgufFile& file() const { return file_; }
   const Graph& graph() const { return graph_; }
@@ -37,6 +39,8 @@ class GraphBuilder {
   bool has(const std::string& tensor) const { return file_.find_tensor(tensor) != nullptr; }
   /// A tensor that must be [rows, cols].
   WeightId matrix(const std::string& tensor, int64_t rows, int64_t cols);
+  /// A tensor [experts, rows, cols].
+  WeightId expert_matrices(const std::string& tensor, int64_t rows, int64_t cols);
   /// An F32 tensor [cols]; -1 where `optional` and absent.
   WeightId vector(const std::string& tensor, int64_t cols, bool optional = false);
 
@@ -48,6 +52,8 @@ class GraphBuilder {
   ValueId embed(const std::string& tensor, float scale = 1.0f);
   /// The rotation table of the model's rope settings, for `rotary_dims` of each head.
   ValueId rope_table(int rotary_dims);
+  /// One without scaling.
+  ValueId plain_rope_table(const std::string& name, int rotary_dims, double base);
   /// One Linear operator of stacked matrices, each with its bias where the file has one.
   ValueId linear(const std::string& name, int layer, ValueId x, const std::vector<Matrix>& matrices);
   struct Normed {
@@ -56,9 +62,14 @@ class GraphBuilder {
   };
   /// s = x + y (x alone without y), h = rms_norm(s).
   Normed rms_norm(const std::string& tensor, int layer, ValueId x, std::optional<ValueId> y, float eps);
-  /// qkv -> rope and KV write -> attention.
-  ValueId attention(int layer, ValueId qkv, ValueId table, const Rope& rope, float scale, DType cache);
-  ValueId gated(int layer, ValueId gate_up, Activation activation);
+  /// qkv -> rope (with `head_norms` a norm of each head first) and KV write -> attention.
+  ValueId attention(int layer, ValueId qkv, ValueId table, const Rope& rope, const Attention& attention,
+                    DType cache, bool head_norms);
+  ValueId gated(const std::string& name, int layer, ValueId gate_up, Activation activation);
+  /// A feed-forward by experts of shape(): router, chosen experts and, where `shared_ffn` > 0, a
+  /// shared expert of that width.
+  ValueId experts(int layer, ValueId h, Activation activation, bool normalize, int64_t shared_ffn);
+  ValueId soft_cap(const std::string& name, ValueId x, float cap);
   void append(Op op);
   /// What follows belongs to the output head.
   void begin_head() { graph_.head_begin = static_cast<int>(graph_.ops.size()); }
@@ -69,13 +80,43 @@ class GraphBuilder {
 
  private:
   const Tensor* tensor(const std::string& name, std::vector<int64_t> dims);
+  WeightId add_weight(const Tensor* tensor, int64_t rows, int64_t cols);
+  ValueId expert_linear(const std::string& name, int layer, ValueId x, ValueId routes,
+                        const std::vector<Matrix>& matrices, int64_t k);
+  std::vector<double> factors(const std::string& tensor, int count);
 
   const GgufFile& file_;
+  const int64_t context_;
+  std::unordered_set<std::string> used_;  // tensors
   Graph graph_;
   Status error_;
 };
 
-/// The families. Each appends its layers to the builder.
+/// What tells the families of pre-norm decoders from each other. Sizes come from the file.
+struct DecoderStyle {
+  RopePairs pairs = RopePairs::kAdjacent;
+  Activation activation = Activation::kSilu;
+  float embedding_scale = 1.0f;
+  bool fused = false;                    // attn_qkv holds q, k and v, ffn_up holds gate and up
+  bool head_norms = false;               // norms of each query and key head
+  bool post_norms = false;               // norms of what attention and feed-forward add
+  std::optional<float> attention_scale;  // otherwise head_dim^-1/2
+  float attention_cap = 0.0f;            // 0: none
+  float logit_cap = 0.0f;
+  /// Of every so many layers, all but the last see shape().window tokens; 0: all layers do.
+  int window_period = 0;
+  std::optional<double> window_rope_base;  // for the layers with a window, without scaling
+  bool normalize_routes = true;
+  int64_t shared_ffn = 0;  // width of a shared expert
+};
+
+/// Appends a whole decoder: embedding, layers, output head.
+void build_decoder(GraphBuilder& b, const DecoderStyle& style);
+
+/// The families, one file each. Each reads its own keys and appends its decoder.
 void build_llama(GraphBuilder& b);
+void build_qwen(GraphBuilder& b);
+void build_gemma(GraphBuilder& b);
+void build_phi3(GraphBuilder& b);
 
 }  // namespace hetero

@@ -13,6 +13,10 @@ const char* kind_name(const Op& op) {
     const char* operator()(const Rope&) const { return "rope"; }
     const char* operator()(const Attention&) const { return "attention"; }
     const char* operator()(const Gated&) const { return "gated"; }
+    const char* operator()(const SoftCap&) const { return "soft_cap"; }
+    const char* operator()(const Route&) const { return "route"; }
+    const char* operator()(const ExpertLinear&) const { return "expert_linear"; }
+    const char* operator()(const ExpertSum&) const { return "expert_sum"; }
   };
   return std::visit(Visitor{}, op.params);
 }
@@ -27,7 +31,8 @@ std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_
     const int64_t hi = std::min(end, first + weight.rows);
     if (lo < hi) {
       const WeightId bias = op.biases.empty() ? -1 : op.biases[i];
-      segments.push_back({&weight, bias < 0 ? nullptr : &graph.weight(bias), lo - first, hi - lo, lo - begin});
+      segments.push_back(
+          {&weight, bias < 0 ? nullptr : &graph.weight(bias), lo - first, hi - lo, lo - begin});
     }
     first += weight.rows;
   }
@@ -36,11 +41,16 @@ std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_
 
 int64_t op_macs(const Graph& graph, int index, int64_t begin, int64_t end, int64_t tokens, int64_t position) {
   const Op& op = graph.op(index);
-  if (op.is<Linear>()) {
+  if (op.is<Linear>() || op.is<ExpertLinear>()) {
     return (end - begin) * graph.weight(op.weights[0]).cols * tokens;
   }
   if (const auto* a = op.as<Attention>()) {
-    const int64_t scores = tokens * position + tokens * (tokens + 1) / 2;  // causal
+    // Causal: token t sees position + t + 1 rows, of which a window keeps the last.
+    int64_t scores = tokens * position + tokens * (tokens + 1) / 2;
+    if (a->window > 0) {
+      const int64_t full = std::clamp<int64_t>(a->window - position, 0, tokens);  // tokens that see all
+      scores = full * position + full * (full + 1) / 2 + (tokens - full) * a->window;
+    }
     return 2 * scores * a->heads * a->head_dim;
   }
   return 0;

@@ -36,7 +36,8 @@ struct Value {
 };
 
 /// A matrix [rows, cols] of the model, row-major in blocks of its dtype, as it lies in the file.
-/// Vectors (norm weights, biases) have rows == 1. `data` is owned by the model file.
+/// Vectors (norm weights, biases) have rows == 1. The matrices [n, cols] of experts lie behind each
+/// other: rows = experts * n. `data` is owned by the model file.
 struct Weight {
   std::string name;
   DType dtype = DType::kF32;
@@ -77,23 +78,30 @@ enum class RopePairs {
   kHalves,    // (i, i + rotary_dims/2): "neox", qwen2, gemma, phi3
 };
 
-/// {qkv [T, (heads + 2 kv_heads) hd], rope table} -> {q [T, heads hd], K cache, V cache}.
-/// Rotates q and k, and writes k and v to rows P..P+T-1 of the caches [context, kv_heads hd].
+/// {qkv [T, (heads + 2 kv_heads) hd], rope table} -> {q [T, heads hd], K cache, V cache}; weights:
+/// none, or {q norm [1, hd], k norm [1, hd]}. Normalizes each head of q and k as RmsNorm does where
+/// there are weights, rotates them, and writes k and v to rows P..P+T-1 of the caches
+/// [context, kv_heads hd].
 struct Rope {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
   int rotary_dims = 0;  // the first so many of each head; the rest passes unrotated
   RopePairs pairs = RopePairs::kAdjacent;
+  float norm_eps = 0.0f;
 };
 
 /// {q [T, heads hd], K cache, V cache} -> {a [T, heads hd]}. Causal: token t sees cache rows
-/// 0..P+t, which hold the pass's own k and v. Query head h reads kv head h / (heads / kv_heads).
+/// 0..P+t, which hold the pass's own k and v, or with a window only the last `window` of them.
+/// Query head h reads kv head h / (heads / kv_heads). With a cap, a score s enters softmax as
+/// cap * tanh(s / cap).
 struct Attention {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
   float scale = 1.0f;  // of the scores before softmax
+  float cap = 0.0f;    // 0: none
+  int64_t window = 0;  // 0: none
 };
 
 enum class Activation { kSilu, kGeluTanh };
@@ -103,7 +111,43 @@ struct Gated {
   Activation activation = Activation::kSilu;
 };
 
-using OpParams = std::variant<Embed, RopeTable, RmsNorm, Linear, Rope, Attention, Gated>;
+/// {x [T, n]} -> {y [T, n]}: y = cap * tanh(x / cap).
+struct SoftCap {
+  float cap = 1.0f;
+};
+
+// Mixtures of experts (Shazeer et al., arXiv 1701.06538): a Linear gives each token's logits of the
+// experts, Route chooses, ExpertLinear computes with the chosen ones only, ExpertSum adds them up.
+// "Routes" [T, 2 used (+ 1)] hold for each token the chosen experts' numbers as whole floats,
+// likeliest first, then their weights, then with a shared expert the weight of that.
+
+/// {logits [T, experts (+ 1)]} -> {routes}. Chooses the `used` largest logits, of equal ones the
+/// first; weights are the softmax over all experts' logits. The last logit, with a shared expert,
+/// is that one's: weight sigmoid(logit).
+struct Route {
+  int experts = 0;
+  int used = 0;
+  bool normalize = true;  // the weights of the chosen are scaled to a sum of one
+  bool shared = false;
+  float scale = 1.0f;  // of the chosen experts' weights, in the end
+};
+
+/// {x, routes} -> {y [T, used n]}; weights {W_1 [experts n_1, k], ...}, n = sum of n_i. x is
+/// [T, k], the same for all chosen experts, or [T, used k], a part for each. Output columns by
+/// weight, then by choice: [W_1 by the first chosen | W_1 by the second | ... | W_2 by the first...].
+struct ExpertLinear {
+  int experts = 0;
+  int used = 0;
+};
+
+/// {y [T, used n], routes} or {y, routes, z [T, n]} -> {sum [T, n]}: the parts of y times their
+/// weights, plus z, the shared expert's result, times its weight.
+struct ExpertSum {
+  int used = 0;
+};
+
+using OpParams = std::variant<Embed, RopeTable, RmsNorm, Linear, Rope, Attention, Gated, SoftCap, Route,
+                              ExpertLinear, ExpertSum>;
 
 struct Op {
   std::string name;  // "blk.3.ffn_down"
@@ -138,7 +182,16 @@ struct ModelShape {
   int64_t ffn = 0;
   int64_t vocabulary = 0;
   int64_t context = 0;  // tokens that the model was trained for
+  /// Tokens of context where the user asks for no other number: what the model was trained for, or
+  /// the part of it where short texts are best (longrope), but at most kDefaultContext.
+  int64_t default_context = 0;
+  int64_t window = 0;      // tokens that local attention sees; 0: all attention is global
+  int experts = 0;         // of each layer; 0: none
+  int experts_used = 0;    // for each token
+  int64_t expert_ffn = 0;  // width of one expert
 };
+
+constexpr int64_t kDefaultContext = 4096;
 
 /// Operators in an order in which each value is written before it is read. Operators
 /// [0, head_begin) run over all tokens of a pass; the rest, the output head, runs over the rows

@@ -13,13 +13,15 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
-    {"llama", build_llama},
+    {"llama", build_llama},  {"internlm2", build_llama}, {"qwen2", build_qwen},  {"qwen2moe", build_qwen},
+    {"qwen3", build_qwen},   {"qwen3moe", build_qwen},   {"gemma", build_gemma}, {"gemma2", build_gemma},
+    {"gemma3", build_gemma}, {"phi3", build_phi3},
 };
 
 }  // namespace
 
-Result<Graph> build_graph(const GgufFile& file) {
-  GraphBuilder builder(file);
+Result<Graph> build_graph(const GgufFile& file, int64_t context) {
+  GraphBuilder builder(file, context);
   HETERO_TRY(const std::string architecture, file.get_string("general.architecture"));
   for (const Family& family : kFamilies) {
     if (architecture == family.architecture) {
@@ -30,12 +32,16 @@ Result<Graph> build_graph(const GgufFile& file) {
       return std::move(builder).finish();
     }
   }
-  std::string known;
-  for (const Family& family : kFamilies) {
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", family.architecture);
-  }
   return unsupported(fmt::format("{}: architecture \"{}\" is not supported (supported: {})", file.path(),
-                                 architecture, known));
+                                 architecture, fmt::join(supported_architectures(), ", ")));
+}
+
+std::vector<std::string> supported_architectures() {
+  std::vector<std::string> names;
+  for (const Family& family : kFamilies) {
+    names.emplace_back(family.architecture);
+  }
+  return names;
 }
 
 }  // namespace hetero

@@ -12,5 +12,6 @@ extern const std::string_view linear_cpu;
 extern const std::string_view linear_gpu;
 extern const std::string_view attention_cpu;
 extern const std::string_view attention_gpu;
+extern const std::string_view experts;
 
 }  // namespace hetero::opencl_kernels

@@ -34,20 +34,6 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-std::string options(const OpenClContext& context, const std::string& more) {
-  const KernelShape& shape = context.shape;
-  return fmt::format("{} -cl-mad-enable -DCPU_SHAPE={} -DLANES={} -DSUBGROUPS={}{}{}", shape.std_option,
-                     shape.cpu ? 1 : 0, shape.lanes, shape.subgroups ? 1 : 0, more.empty() ? "" : " ", more);
-}
-
-std::string source(std::initializer_list<std::string_view> parts) {
-  std::string text;
-  for (const std::string_view part : parts) {
-    text += part;
-  }
-  return text;
-}
-
 bool has_weight_kernels(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -65,11 +51,10 @@ bool has_weight_kernels(DType dtype) {
 /// The kernels of Embed and Linear for weights of one type.
 Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype) {
   const std::string_view linear = context.shape.cpu ? opencl_kernels::linear_cpu : opencl_kernels::linear_gpu;
-  return context.programs.get(
-      fmt::format("weights-{}", traits(dtype).name),
-      source({opencl_kernels::common, opencl_kernels::blocks, linear}),
-      options(context, fmt::format("-DWEIGHT_{} -DTILE_M={} -DTILE_N={}", traits(dtype).name,
-                                   context.shape.tile, context.shape.tile)));
+  return kernel_program(context, fmt::format("weights-{}", traits(dtype).name),
+                        {opencl_kernels::blocks, linear},
+                        fmt::format("-DWEIGHT_{} -DTILE_M={} -DTILE_N={}", traits(dtype).name,
+                                    context.shape.tile, context.shape.tile));
 }
 
 /// A short vector (a norm's weights, a bias) as floats.
@@ -203,6 +188,7 @@ class RopeExecutable : public OpenClExecutable {
   using OpenClExecutable::OpenClExecutable;
   cl_kernel kernel = nullptr;
   Rope rope;
+  std::shared_ptr<OpenClBuffer> norms;  // of q and k; nullptr: none
   bool cache_f16 = false;
   int64_t lanes = 1;
 
@@ -210,6 +196,8 @@ class RopeExecutable : public OpenClExecutable {
     KernelCall call(queue, kernel);
     call.binding(launch.inputs[0]).binding(launch.inputs[1]);
     call.binding(launch.outputs[0]).binding(launch.outputs[1]).binding(launch.outputs[2]);
+    call.memory(norms ? *norms : static_cast<const OpenClBuffer&>(*launch.inputs[1].buffer));
+    call.number(norms ? 1 : 0).value(rope.norm_eps);
     call.number(rope.heads).number(rope.kv_heads).number(rope.head_dim).number(rope.rotary_dims);
     call.number(rope.pairs == RopePairs::kHalves ? 1 : 0).number(cache_f16 ? 1 : 0);
     call.number(launch.position).number(launch.tokens);
@@ -252,7 +240,12 @@ class AttentionExecutable : public OpenClExecutable {
         .binding(launch.inputs[1])
         .binding(launch.inputs[2])
         .binding(launch.outputs[0]);
-    call.number(group).value(attention.scale).number(launch.position).number(launch.tokens);
+    call.number(group)
+        .value(attention.scale)
+        .value(attention.cap)
+        .number(attention.window)
+        .number(launch.position)
+        .number(launch.tokens);
     return call.run(attention.kv_heads, ceil_div(std::max<int64_t>(1, launch.tokens) * group, block.queries),
                     lanes);
   }
@@ -270,6 +263,21 @@ class GatedExecutable : public OpenClExecutable {
     KernelCall call(queue, kernel);
     call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols);
     call.number(activation == Activation::kGeluTanh ? 1 : 0).number(launch.tokens);
+    return call.run(ceil_div(cols, kGatedChunk), std::max<int64_t>(1, launch.tokens), lanes);
+  }
+};
+
+class SoftCapExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  float cap = 1.0f;
+  int64_t cols = 0;
+  int64_t lanes = 1;
+
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
+    KernelCall call(queue, kernel);
+    call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols).value(cap).number(launch.tokens);
     return call.run(ceil_div(cols, kGatedChunk), std::max<int64_t>(1, launch.tokens), lanes);
   }
 };
@@ -354,11 +362,10 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
                        const std::string& defines) -> Status {
     HETERO_TRY(
         OpenClProgram * program,
-        context.programs.get(
-            name, source({opencl_kernels::common, kernels}),
-            options(context, fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
-                                         graph.value(op.inputs[1]).dtype == DType::kF16 ? " -DCACHE_F16" : "",
-                                         defines))));
+        kernel_program(
+            context, name, {kernels},
+            fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
+                        graph.value(op.inputs[1]).dtype == DType::kF16 ? " -DCACHE_F16" : "", defines)));
     HETERO_TRY(cl_kernel kernel, program->kernel("attention"));
     made->blocks.push_back({kernel, queries});
     return {};
@@ -402,10 +409,22 @@ KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu) {
   return shape;
 }
 
+Result<OpenClProgram*> kernel_program(OpenClContext& context, const std::string& name,
+                                      std::initializer_list<std::string_view> sources,
+                                      const std::string& defines) {
+  std::string text(opencl_kernels::common);
+  for (const std::string_view source : sources) {
+    text += source;
+  }
+  const KernelShape& shape = context.shape;
+  return context.programs.get(name, text,
+                              fmt::format("{} -cl-mad-enable -DCPU_SHAPE={} -DLANES={} -DSUBGROUPS={}{}{}",
+                                          shape.std_option, shape.cpu ? 1 : 0, shape.lanes,
+                                          shape.subgroups ? 1 : 0, defines.empty() ? "" : " ", defines));
+}
+
 Result<cl_kernel> row_kernel(OpenClContext& context, const std::string& name) {
-  HETERO_TRY(OpenClProgram * program,
-             context.programs.get("rows", source({opencl_kernels::common, opencl_kernels::elementwise}),
-                                  options(context, "")));
+  HETERO_TRY(OpenClProgram * program, kernel_program(context, "rows", {opencl_kernels::elementwise}, ""));
   return program->kernel(name);
 }
 
@@ -492,7 +511,24 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     auto made = std::make_unique<RopeExecutable>(op.name, tokens);
     HETERO_TRY(made->kernel, row_kernel(context, "rope"));
     made->rope = *rope;
+    if (!op.weights.empty()) {
+      std::vector<float> norms = vector_floats(graph.weight(op.weights[0]));
+      const std::vector<float> of_k = vector_floats(graph.weight(op.weights[1]));
+      norms.insert(norms.end(), of_k.begin(), of_k.end());
+      HETERO_TRY(made->norms, context.memory.constants(std::move(norms), op.name));
+    }
     made->cache_f16 = graph.value(op.outputs[1]).dtype == DType::kF16;
+    made->lanes = lanes;
+    return std::unique_ptr<OpenClExecutable>(std::move(made));
+  }
+  if (op.is<Route>() || op.is<ExpertLinear>() || op.is<ExpertSum>()) {
+    return make_expert_executable(context, graph, op, tokens);
+  }
+  if (const auto* cap = op.as<SoftCap>()) {
+    auto made = std::make_unique<SoftCapExecutable>(op.name, tokens);
+    HETERO_TRY(made->kernel, row_kernel(context, "soft_cap"));
+    made->cap = cap->cap;
+    made->cols = graph.output_cols(slice.op);
     made->lanes = lanes;
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }

@@ -1,8 +1,10 @@
 // Operators as kernel launches: what a compiled slice of each kind holds, and how it is enqueued.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "opencl/kernel_call.h"
 #include "opencl/kernel_memory.h"
@@ -54,6 +56,16 @@ Status opencl_supports(const OpenClContext& context, const Graph& graph, const O
 /// Builds what is missing of the kernels. The slice is a supported one.
 Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& context, const Graph& graph,
                                                                  const OpSlice& slice, int64_t tokens);
+
+/// The same for Route, ExpertLinear and ExpertSum (opencl_experts.cc).
+Result<std::unique_ptr<OpenClExecutable>> make_expert_executable(OpenClContext& context, const Graph& graph,
+                                                                 const Op& op, int64_t tokens);
+
+/// The program of common.cl and `sources`, with `defines` beside the ones that all have. Programs of
+/// one name differ in their defines only.
+Result<OpenClProgram*> kernel_program(OpenClContext& context, const std::string& name,
+                                      std::initializer_list<std::string_view> sources,
+                                      const std::string& defines);
 
 /// The kernel `name` of the kernels that pass over rows.
 Result<cl_kernel> row_kernel(OpenClContext& context, const std::string& name);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace hetero {
 namespace {
@@ -26,7 +27,15 @@ class Planner {
  public:
   Planner(const Graph& graph, Strategy strategy, const Team& team, int64_t tokens,
           const StrategyOptions& options)
-      : graph_(graph), strategy_(strategy), team_(team), tokens_(tokens), options_(options) {}
+      : graph_(graph), strategy_(strategy), team_(team), tokens_(tokens), options_(options) {
+    for (const Op& op : graph.ops) {
+      for (int i = 0; op.is<Route>() && i < static_cast<int>(graph.ops.size()); ++i) {
+        if (graph.op(i).outputs[0] == op.inputs[0]) {
+          routers_.insert(i);
+        }
+      }
+    }
+  }
 
   Result<Plan> make(bool head) {
     plan_.strategy = strategy_name(strategy_);
@@ -86,15 +95,15 @@ class Planner {
     HETERO_TRY(const std::string main, main_processor(op));
     // The paper decodes on the GPU in its layer-level form: a matrix times one row is bound by
     // memory, where the NPU gains nothing (section 4.1.1). The head is such a product, too.
-    const bool npu = graph_.op(op).is<Linear>() && uses_npu(strategy_) &&
+    const bool npu = graph_.op(op).is<Linear>() && uses_npu(strategy_) && !routers_.contains(op) &&
                      !(strategy_ == Strategy::kLayer && (tokens_ == 1 || head));
-    if (!npu) {
-      add(op, main, 0, tokens_, 0, cols, tokens_);
-      return {};
-    }
-    if (team_.npu.empty()) {
+    if (npu && team_.npu.empty()) {
       return unavailable(
           fmt::format("strategy {} needs an NPU, and there is none", strategy_name(strategy_)));
+    }
+    if (!npu || (team_.can_run && !team_.can_run(team_.npu, op))) {
+      add(op, main, 0, tokens_, 0, cols, tokens_);
+      return {};
     }
     if (strategy_ == Strategy::kNpuOnline) {
       add(op, team_.npu, 0, tokens_, 0, cols, tokens_);
@@ -159,6 +168,9 @@ class Planner {
   const Team& team_;
   const int64_t tokens_;
   const StrategyOptions& options_;
+  /// Linear operators that choose experts: small, and with the coarser arithmetic of an NPU they
+  /// might choose others.
+  std::set<int> routers_;
   Plan plan_;
 };
 

@@ -33,7 +33,8 @@ struct Team {
   std::string cpu;
   std::string gpu;
   std::string npu;
-  /// Whether processor `id` can run operator `op`, for operators that a GPU may lack.
+  /// Whether processor `id` can run operator `op`. What a GPU cannot is the CPU's, what an NPU
+  /// cannot is done as without an NPU. Empty: everyone can run everything, NPUs linear operators.
   std::function<bool(const std::string& id, int op)> can_run;
 };
 

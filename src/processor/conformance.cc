@@ -28,6 +28,8 @@ struct Case {
   int64_t tokens = 1;
   int64_t position = 0;
   OpSlice slice;
+  ValueId routes = -1;  // an input that holds experts' numbers and their weights
+  int experts = 0;
 };
 
 class Generator {
@@ -54,7 +56,8 @@ class Generator {
 
 class CaseBuilder {
  public:
-  CaseBuilder(std::string name, int64_t tokens, int64_t position) : generator_(static_cast<uint32_t>(name.size()) * 7919u + static_cast<uint32_t>(tokens)) {
+  CaseBuilder(std::string name, int64_t tokens, int64_t position)
+      : generator_(static_cast<uint32_t>(name.size()) * 7919u + static_cast<uint32_t>(tokens)) {
     case_.name = std::move(name);
     case_.tokens = tokens;
     case_.position = position;
@@ -63,6 +66,13 @@ class CaseBuilder {
   ValueId value(int64_t cols, Rows rows = Rows::kTokens, DType dtype = DType::kF32) {
     case_.graph.values.push_back({fmt::format("v{}", case_.graph.values.size()), rows, cols, dtype});
     return static_cast<ValueId>(case_.graph.values.size()) - 1;
+  }
+
+  /// Routes of tokens that chose among `experts`.
+  ValueId routes(int experts, int64_t cols) {
+    case_.routes = value(cols);
+    case_.experts = experts;
+    return case_.routes;
   }
 
   WeightId weight(DType dtype, int64_t rows, int64_t cols) {
@@ -146,8 +156,10 @@ void linear_cases(bool quick, std::vector<Case>& cases) {
     cases.push_back(linear_case("columns 5..40", {{dtype}, {72}, 96, false, 5, 40}, 10));
     cases.push_back(linear_case("stacked", {{dtype, dtype, dtype}, {48, 16, 16}, 64}, 1));
     cases.push_back(linear_case("stacked, biases", {{dtype, dtype, dtype}, {48, 17, 16}, 64, true}, 6));
-    cases.push_back(linear_case("stacked, columns 40..70", {{dtype, dtype, dtype}, {48, 17, 16}, 64, true, 40, 70}, 1));
-    cases.push_back(linear_case("stacked, columns 40..70", {{dtype, dtype, dtype}, {48, 17, 16}, 64, true, 40, 70}, 33));
+    cases.push_back(
+        linear_case("stacked, columns 40..70", {{dtype, dtype, dtype}, {48, 17, 16}, 64, true, 40, 70}, 1));
+    cases.push_back(
+        linear_case("stacked, columns 40..70", {{dtype, dtype, dtype}, {48, 17, 16}, 64, true, 40, 70}, 33));
     if (!quick) {
       cases.push_back(linear_case("large", {{dtype}, {576}, 1536}, 1));
       cases.push_back(linear_case("large", {{dtype}, {576}, 1536}, 65));
@@ -168,16 +180,30 @@ void attention_cases(bool quick, std::vector<Case>& cases) {
     int heads, kv_heads, head_dim, rotary;
     RopePairs pairs;
     DType cache;
+    bool norms = false;
+    float cap = 0.0f;
+    int64_t window = 0;
   };
   const Spec specs[] = {
-      {9, 3, 64, 64, RopePairs::kAdjacent, DType::kF16},  {4, 4, 32, 32, RopePairs::kHalves, DType::kF16},
-      {8, 1, 80, 80, RopePairs::kHalves, DType::kF16},    {4, 2, 128, 64, RopePairs::kAdjacent, DType::kF16},
-      {6, 2, 24, 16, RopePairs::kHalves, DType::kF32},    {2, 2, 96, 96, RopePairs::kHalves, DType::kF32},
-      {4, 1, 256, 256, RopePairs::kAdjacent, DType::kF16}, {3, 1, 10, 6, RopePairs::kAdjacent, DType::kF32},
+      {9, 3, 64, 64, RopePairs::kAdjacent, DType::kF16},
+      {4, 4, 32, 32, RopePairs::kHalves, DType::kF16},
+      {8, 1, 80, 80, RopePairs::kHalves, DType::kF16},
+      {4, 2, 128, 64, RopePairs::kAdjacent, DType::kF16},
+      {6, 2, 24, 16, RopePairs::kHalves, DType::kF32},
+      {2, 2, 96, 96, RopePairs::kHalves, DType::kF32},
+      {4, 1, 256, 256, RopePairs::kAdjacent, DType::kF16},
+      {3, 1, 10, 6, RopePairs::kAdjacent, DType::kF32},
+      {4, 2, 16, 16, RopePairs::kHalves, DType::kF32, true, 3.0f, 12},
+      {6, 3, 100, 100, RopePairs::kAdjacent, DType::kF16, true, 0.0f, 50},
+      {8, 1, 36, 20, RopePairs::kHalves, DType::kF16, false, 50.0f, 1},
+      {4, 1, 256, 256, RopePairs::kHalves, DType::kF16, true, 0.0f, 33},
   };
   for (const Spec& s : specs) {
-    const std::string what = fmt::format("heads={}/{} hd={} rotary={} {} {}", s.heads, s.kv_heads, s.head_dim, s.rotary,
-                                         s.pairs == RopePairs::kHalves ? "halves" : "adjacent", traits(s.cache).name);
+    std::string what =
+        fmt::format("heads={}/{} hd={} rotary={} {} {}", s.heads, s.kv_heads, s.head_dim, s.rotary,
+                    s.pairs == RopePairs::kHalves ? "halves" : "adjacent", traits(s.cache).name);
+    what += fmt::format("{}{}{}", s.norms ? " norms" : "", s.cap > 0.0f ? fmt::format(" cap={}", s.cap) : "",
+                        s.window > 0 ? fmt::format(" window={}", s.window) : "");
     for (const int64_t m : {1, 2, 5, 16, 33, 70}) {
       for (const int64_t position : {0, 1, 37, 90}) {
         if (quick && (m > 5 || position == 37)) {
@@ -191,7 +217,12 @@ void attention_cases(bool quick, std::vector<Case>& cases) {
           const ValueId q = b.value(s.heads * s.head_dim);
           const ValueId k = b.value(s.kv_heads * s.head_dim, Rows::kContext, s.cache);
           const ValueId v = b.value(s.kv_heads * s.head_dim, Rows::kContext, s.cache);
-          cases.push_back(b.finish(Rope{s.heads, s.kv_heads, s.head_dim, s.rotary, s.pairs}, {qkv, table}, {q, k, v}));
+          std::vector<WeightId> norms;
+          if (s.norms) {
+            norms = {b.weight(DType::kF32, 1, s.head_dim), b.weight(DType::kF32, 1, s.head_dim)};
+          }
+          cases.push_back(b.finish(Rope{s.heads, s.kv_heads, s.head_dim, s.rotary, s.pairs, 1e-6f},
+                                   {qkv, table}, {q, k, v}, norms));
         }
         {
           CaseBuilder b("attention " + what + at, m, position);
@@ -200,7 +231,8 @@ void attention_cases(bool quick, std::vector<Case>& cases) {
           const ValueId v = b.value(s.kv_heads * s.head_dim, Rows::kContext, s.cache);
           const ValueId a = b.value(s.heads * s.head_dim);
           const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-          cases.push_back(b.finish(Attention{s.heads, s.kv_heads, s.head_dim, scale}, {q, k, v}, {a}));
+          cases.push_back(
+              b.finish(Attention{s.heads, s.kv_heads, s.head_dim, scale, s.cap, s.window}, {q, k, v}, {a}));
         }
       }
     }
@@ -227,12 +259,15 @@ void row_cases(bool quick, std::vector<Case>& cases) {
         }
       }
       for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
-        CaseBuilder b(fmt::format("gated {} m={} f={}", activation == Activation::kSilu ? "silu" : "gelu", m, cols), m, 0);
+        CaseBuilder b(
+            fmt::format("gated {} m={} f={}", activation == Activation::kSilu ? "silu" : "gelu", m, cols), m,
+            0);
         const ValueId x = b.value(2 * cols);
         cases.push_back(b.finish(Gated{activation}, {x}, {b.value(cols)}));
       }
     }
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
+    for (const DType dtype :
+         {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
       CaseBuilder b(fmt::format("embed {} m={}", traits(dtype).name, m), m, 0);
       const WeightId table = b.weight(dtype, 50, 96);
       const ValueId ids = b.value(1, Rows::kTokens, DType::kI32);
@@ -246,6 +281,66 @@ void row_cases(bool quick, std::vector<Case>& cases) {
       }
       table.magnitude = position == 5 ? 1.19f : 1.0f;
       cases.push_back(b.finish(table, {}, {b.value(64)}));
+    }
+  }
+}
+
+void expert_cases(bool quick, std::vector<Case>& cases) {
+  for (const int64_t m : {1, 2, 5, 33, 70}) {
+    if (quick && m > 5) {
+      continue;
+    }
+    for (const int64_t cols : {64, 37, 3000}) {
+      CaseBuilder b(fmt::format("soft_cap m={} cols={}", m, cols), m, 0);
+      const ValueId x = b.value(cols);
+      cases.push_back(b.finish(SoftCap{cols == 37 ? 0.7f : 30.0f}, {x}, {b.value(cols)}));
+    }
+    struct Spec {
+      Route route;
+      DType dtype;
+      std::vector<int64_t> rows;
+      int64_t k;
+    };
+    const Spec specs[] = {
+        {{4, 2, true, false, 1.0f}, DType::kF32, {48, 48}, 64},
+        {{4, 1, false, true, 1.0f}, DType::kQ4_0, {37}, 96},
+        {{9, 9, false, false, 2.5f}, DType::kF16, {20, 20}, 45},
+        {{60, 4, false, true, 1.0f}, DType::kQ8_0, {72, 72}, 64},
+        {{128, 8, true, false, 1.0f}, DType::kQ4_1, {40}, 32},
+        {{1, 1, true, false, 1.0f}, DType::kBF16, {33, 33}, 40},
+    };
+    for (const Spec& s : specs) {
+      const Route& r = s.route;
+      const std::string what = fmt::format("m={} experts={}/{}", m, r.used, r.experts);
+      {
+        CaseBuilder b(
+            fmt::format("route {}{}{}", what, r.normalize ? " normalized" : "", r.shared ? " shared" : ""), m,
+            0);
+        const ValueId logits = b.value(r.experts + (r.shared ? 1 : 0));
+        cases.push_back(b.finish(r, {logits}, {b.value(2 * r.used + (r.shared ? 1 : 0))}));
+      }
+      for (const bool each : {false, true}) {  // x of its own for each choice
+        CaseBuilder b(
+            fmt::format("expert products {} {} k={}{}", traits(s.dtype).name, what, s.k, each ? " each" : ""),
+            m, 0);
+        std::vector<WeightId> weights;
+        int64_t n = 0;
+        for (const int64_t rows : s.rows) {
+          weights.push_back(b.weight(s.dtype, r.experts * rows, s.k));
+          n += rows;
+        }
+        const ValueId x = b.value(each ? r.used * s.k : s.k);
+        const ValueId routes = b.routes(r.experts, 2 * r.used);
+        cases.push_back(
+            b.finish(ExpertLinear{r.experts, r.used}, {x, routes}, {b.value(r.used * n)}, weights));
+      }
+      CaseBuilder b(fmt::format("expert_sum {} n={}{}", what, s.rows[0], r.shared ? " shared" : ""), m, 0);
+      std::vector<ValueId> inputs = {b.value(r.used * s.rows[0])};
+      inputs.push_back(b.routes(r.experts, 2 * r.used + (r.shared ? 1 : 0)));
+      if (r.shared) {
+        inputs.push_back(b.value(s.rows[0]));
+      }
+      cases.push_back(b.finish(ExpertSum{r.used}, inputs, {b.value(s.rows[0])}));
     }
   }
 }
@@ -292,7 +387,8 @@ Status check(Processor& p, const Case& c) {
     Area& a = areas[i];
     a.dtype = value.dtype;
     a.rows = value.rows == Rows::kContext ? kContext : c.tokens;
-    const bool is_output = std::find(op.outputs.begin(), op.outputs.end(), static_cast<ValueId>(i)) != op.outputs.end();
+    const bool is_output =
+        std::find(op.outputs.begin(), op.outputs.end(), static_cast<ValueId>(i)) != op.outputs.end();
     // A slice writes its columns inside the wider row of the whole value.
     a.cols = is_output && op.is<Linear>() ? c.slice.end - c.slice.begin : value.cols;
     const bool dense = value.dtype == DType::kI32 || value.rows == Rows::kContext;
@@ -313,7 +409,10 @@ Status check(Processor& p, const Case& c) {
       truth.assign(static_cast<size_t>(a.rows * value.cols), 0.0f);
       for (int64_t t = 0; t < a.rows; ++t) {
         for (int64_t col = 0; col < value.cols; ++col) {
-          const float x = value.dtype == DType::kI32 ? static_cast<float>(generator.below(50)) : generator.normal();
+          float x = value.dtype == DType::kI32 ? static_cast<float>(generator.below(50)) : generator.normal();
+          if (static_cast<ValueId>(i) == c.routes && col < value.cols / 2) {
+            x = static_cast<float>(generator.below(c.experts));
+          }
           a.put(t, col, x);
           truth[static_cast<size_t>(t * value.cols + col)] = value.dtype == DType::kI32 ? x : a.get(t, col);
         }
@@ -363,12 +462,39 @@ Status check(Processor& p, const Case& c) {
     for (const LinearSegment& s : linear_segments(c.graph, 0, c.slice.begin, c.slice.end)) {
       std::vector<float> row(static_cast<size_t>(s.weight->cols));
       for (int64_t r = 0; r < s.rows; ++r) {
-        dequantize(s.weight->dtype, s.weight->data + (s.row_begin + r) * row_bytes(s.weight->dtype, s.weight->cols),
+        dequantize(s.weight->dtype,
+                   s.weight->data + (s.row_begin + r) * row_bytes(s.weight->dtype, s.weight->cols),
                    s.weight->cols, row.data());
         weight_norms.push_back(norm(row.data(), s.weight->cols));
       }
     }
   }
+
+  // |x| |w| of one product of an ExpertLinear.
+  std::vector<float> expert_row;
+  if (op.is<ExpertLinear>()) {
+    expert_row.resize(static_cast<size_t>(c.graph.weight(op.weights[0]).cols));
+  }
+  const auto expert_norms = [&](int64_t t, int64_t col) {
+    const auto& e = *op.as<ExpertLinear>();
+    const auto k = static_cast<int64_t>(expert_row.size());
+    const Value& x = c.graph.value(op.inputs[0]);
+    for (const WeightId id : op.weights) {
+      const Weight& w = c.graph.weight(id);
+      const int64_t n = w.rows / e.experts;
+      if (col >= e.used * n) {
+        col -= e.used * n;
+        continue;
+      }
+      const int64_t choice = col / n;
+      const auto expert = static_cast<int64_t>(
+          reference.value(op.inputs[1])[static_cast<size_t>(t * c.graph.value(op.inputs[1]).cols + choice)]);
+      dequantize(w.dtype, w.data + (expert * n + col % n) * row_bytes(w.dtype, k), k, expert_row.data());
+      return norm(expert_row.data(), k) *
+             norm(reference.value(op.inputs[0]).data() + t * x.cols + (x.cols == k ? 0 : choice * k), k);
+    }
+    return 0.0;
+  };
 
   for (size_t o = 0; o < op.outputs.size(); ++o) {
     const ValueId id = op.outputs[o];
@@ -398,7 +524,10 @@ Status check(Processor& p, const Case& c) {
         } else if (op.is<RmsNorm>()) {
           tolerance = (8.0 + std::sqrt(static_cast<double>(value.cols))) * u * std::abs(expected);
         } else if (op.is<Rope>()) {
-          tolerance = 4.0 * u * 12.0;  // |cos| + |sin| times operands below 6: |a| + |b| <= 12
+          // |cos| + |sin| times operands below 6: |a| + |b| <= 12. A norm's factor, below sqrt(hd), and
+          // weights below 6 come before.
+          const double hd = op.as<Rope>()->head_dim;
+          tolerance = op.weights.empty() ? 4.0 * u * 12.0 : (12.0 + std::sqrt(hd)) * u * 12.0 * std::sqrt(hd);
           if (value.dtype == DType::kF16) {
             tolerance += 0x1p-10 * std::abs(expected) + 0x1p-24;
           }
@@ -411,18 +540,49 @@ Status check(Processor& p, const Case& c) {
           double v_max = 0.0;
           for (int64_t s = 0; s <= c.position + t; ++s) {
             k_norm = std::max(k_norm, norm(reference.value(op.inputs[1]).data() + s * kv_cols + kv * hd, hd));
-            v_max = std::max(v_max, std::abs(double{reference.value(op.inputs[2])[static_cast<size_t>(s * kv_cols + kv * hd + col % hd)]}));
+            v_max =
+                std::max(v_max, std::abs(double{reference.value(
+                                    op.inputs[2])[static_cast<size_t>(s * kv_cols + kv * hd + col % hd)]}));
           }
-          const double q_norm = norm(reference.value(op.inputs[0]).data() + t * attention->heads * hd + head * hd, hd);
-          const double score_error = 4.0 * std::sqrt(static_cast<double>(hd)) * u * attention->scale * q_norm * k_norm;
+          const double q_norm =
+              norm(reference.value(op.inputs[0]).data() + t * attention->heads * hd + head * hd, hd);
+          const double score_error =
+              4.0 * std::sqrt(static_cast<double>(hd)) * u * attention->scale * q_norm * k_norm;
           const double seen = static_cast<double>(c.position + t + 1);
-          tolerance = v_max * (2.0 * score_error + (16.0 + 2.0 * std::sqrt(seen)) * u);
+          // tanh is at most as steep as its argument, and its own error is relative to the cap.
+          tolerance =
+              v_max * (2.0 * score_error + 8.0 * u * attention->cap + (16.0 + 2.0 * std::sqrt(seen)) * u);
         } else if (op.is<Gated>()) {
           const Value& in = c.graph.value(op.inputs[0]);
           const double gate = reference.value(op.inputs[0])[static_cast<size_t>(t * in.cols + col)];
-          const double up = reference.value(op.inputs[0])[static_cast<size_t>(t * in.cols + value.cols + col)];
+          const double up =
+              reference.value(op.inputs[0])[static_cast<size_t>(t * in.cols + value.cols + col)];
           // GELU's 1 + tanh cancels for negative gates: the bound is relative to gate * up.
           tolerance = (16.0 + 4.0 * std::abs(gate)) * u * std::abs(gate * up) + 1e-30;
+        } else if (const auto* soft_cap = op.as<SoftCap>()) {
+          tolerance = 8.0 * u * soft_cap->cap;
+        } else if (const auto* route = op.as<Route>()) {
+          // Numbers of experts are exact. Softmax: exponents below 12 in the end's relative error.
+          tolerance = col < route->used
+                          ? 0.0
+                          : (32.0 + static_cast<double>(route->experts)) * u * std::abs(expected) + 1e-30;
+        } else if (op.is<ExpertLinear>()) {
+          tolerance =
+              (4.0 * std::sqrt(static_cast<double>(expert_row.size())) + 4.0) * u * expert_norms(t, col) +
+              4.0 * u * std::abs(expected);
+        } else if (const auto* sum = op.as<ExpertSum>()) {
+          const float* weights =
+              reference.value(op.inputs[1]).data() + t * c.graph.value(op.inputs[1]).cols + sum->used;
+          const float* parts = reference.value(op.inputs[0]).data() + t * sum->used * value.cols;
+          double size = 0.0;
+          for (int64_t j = 0; j < sum->used; ++j) {
+            size += std::abs(double{weights[j]} * parts[j * value.cols + col]);
+          }
+          if (op.inputs.size() == 3) {
+            size += std::abs(double{weights[sum->used]} *
+                             reference.value(op.inputs[2])[static_cast<size_t>(t * value.cols + col)]);
+          }
+          tolerance = (4.0 + sum->used) * u * size;
         } else if (op.is<Embed>()) {
           double largest = 0.0;
           for (int64_t i = 0; i < value.cols; ++i) {
@@ -433,8 +593,8 @@ Status check(Processor& p, const Case& c) {
           tolerance = 4.0 * 0x1p-24;  // from double angles, whatever the processor's arithmetic
         }
         if (!(std::abs(found - expected) <= tolerance)) {
-          return internal_error(fmt::format("output {} row {} column {}: expected {} within {:.3g}, found {}", o, t,
-                                            col, expected, tolerance, found));
+          return internal_error(fmt::format("output {} row {} column {}: expected {} within {:.3g}, found {}",
+                                            o, t, col, expected, tolerance, found));
         }
       }
     }
@@ -461,6 +621,7 @@ ConformanceReport run_conformance(Processor& processor, const ConformanceOptions
   linear_cases(options.quick, cases);
   attention_cases(options.quick, cases);
   row_cases(options.quick, cases);
+  expert_cases(options.quick, cases);
   ConformanceReport report;
   for (const Case& c : cases) {
     if (c.name.find(options.only) == std::string::npos) {

@@ -8,6 +8,9 @@
 #define QUERIES 12  // rows of one block; a multiple of 2
 #define KEYS 32     // decoded at a time; a multiple of 8
 
+// A score below all others; what rows summed up before their first key is rescaled to zero by it.
+#define LOWEST -1e30f
+
 #ifdef CACHE_F16
 #define CACHE_TYPE half
 #define CACHE8(p) vload_half8(0, p)
@@ -37,7 +40,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
                                  global const CACHE_TYPE* k_cache, long k_offset, long k_stride,  //
                                  global const CACHE_TYPE* v_cache, long v_offset, long v_stride,  //
                                  global float* a, long a_offset, long a_stride,                   //
-                                 int group, float scale, int position, int tokens) {
+                                 int group, float scale, float cap, int window, int position, int tokens) {
   local float rows[KEYS * PADDED] __attribute__((aligned(32)));
   local float queries[QUERIES * PADDED] __attribute__((aligned(32)));
   local float sums[QUERIES * PADDED] __attribute__((aligned(32)));
@@ -62,11 +65,12 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
       queries[r * PADDED + i] = i < HEAD_DIM ? in[i] * scale : 0.0f;
       sums[r * PADDED + i] = 0.0f;
     }
-    top[r] = -INFINITY;
+    top[r] = LOWEST;
     total[r] = 0.0f;
   }
   const int seen = position + (first + count - 1) / group + 1;  // by the block's last row
-  for (int begin = 0; begin < seen; begin += KEYS) {
+  const int start = window > 0 ? max(0, position + first / group + 1 - window) : 0;  // by the first
+  for (int begin = start; begin < seen; begin += KEYS) {
     const int keys = min(KEYS, seen - begin);
     load_rows(k_cache + begin * k_stride, k_stride, keys, rows);
     for (int r = 0; r < even; r += 2) {
@@ -90,11 +94,21 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
       }
     }
     for (int r = 0; r < even; ++r) {
-      // Keys that this row may see within the chunk; none leaves the row as it is.
-      const int visible = min(keys, position + min(first + r, tokens * group - 1) / group + 1 - begin);
+      // Keys that this row sees within the chunk: hidden .. visible.
+      const int last = position + min(first + r, tokens * group - 1) / group + 1 - begin;
+      const int visible = min(keys, last);
+      const int hidden = window > 0 ? min(KEYS, last - window) : 0;
       local float* s = scores + r * KEYS;
+      if (cap > 0.0f) {
+        for (int j = 0; j < KEYS; j += 8) {
+          vstore8(cap * tanh(vload8(0, s + j) / cap), 0, s + j);
+        }
+      }
+      for (int j = 0; j < hidden; ++j) {
+        s[j] = LOWEST;
+      }
       for (int j = max(visible, 0); j < KEYS; ++j) {
-        s[j] = -INFINITY;
+        s[j] = LOWEST;
       }
       float8 m = vload8(0, s);
       for (int j = 8; j < KEYS; j += 8) {

@@ -23,7 +23,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
                                  global const CACHE_TYPE* k_cache, long k_offset, long k_stride,  //
                                  global const CACHE_TYPE* v_cache, long v_offset, long v_stride,  //
                                  global float* a, long a_offset, long a_stride,                   //
-                                 int group, float scale, int position, int tokens) {
+                                 int group, float scale, float cap, int window, int position, int tokens) {
   local float queries[QUERIES * HEAD_DIM];
   local float rows[KEYS * STRIDE];
   local float scores[QUERIES * KEYS];
@@ -55,7 +55,8 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     totals[o] = 0.0f;
   }
   const int seen = position + (first + count - 1) / group + 1;  // by the block's last row
-  for (int begin = 0; begin < seen; begin += KEYS) {
+  const int start = window > 0 ? max(0, position + first / group + 1 - window) : 0;  // by the first
+  for (int begin = start; begin < seen; begin += KEYS) {
     const int keys = min(KEYS, seen - begin);
     for (int e = lane; e < KEYS * HEAD_DIM; e += LANES) {
       const int j = e / HEAD_DIM;
@@ -70,7 +71,12 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
       for (int i = 0; i < HEAD_DIM; ++i) {
         dot_product = fma(queries[r * HEAD_DIM + i], rows[j * STRIDE + i], dot_product);
       }
-      scores[e] = j < keys && begin + j <= position + min(first + r, tokens * group - 1) / group ? dot_product : LOWEST;
+      if (cap > 0.0f) {
+        dot_product = cap * tanh(dot_product / cap);
+      }
+      // Keys behind this one; a row that sees none yet is rescaled to zero by its first.
+      const int behind = position + min(first + r, tokens * group - 1) / group - (begin + j);
+      scores[e] = j < keys && behind >= 0 && (window == 0 || behind < window) ? dot_product : LOWEST;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     if (lane < QUERIES) {  // QUERIES <= LANES

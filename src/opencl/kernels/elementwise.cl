@@ -1,4 +1,4 @@
-// Operators that pass over rows: RmsNorm, Rope, RopeTable, Gated.
+// Operators that pass over rows: RmsNorm, Rope, RopeTable, Gated, SoftCap, Route, ExpertSum.
 
 // Tests that the device and the host see one memory: y[i] = x[i] + 1.
 kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
@@ -147,29 +147,38 @@ inline void store_cache(float value, global uchar* cache, long index, int cache_
   }
 }
 
-// Element i of a head after rotation.
-inline float rotated(global const float* head, global const float* table, int i, int rotary_dims, int halves) {
+// Element i of a head, after its norm if there is one.
+inline float normed(global const float* head, int i, int has_norm, float scale, global const float* norm) {
+  return has_norm ? head[i] * scale * norm[i] : head[i];
+}
+
+// Element i of a head after norm and rotation.
+inline float rotated(global const float* head, global const float* table, int i, int rotary_dims, int halves,
+                     int has_norm, float scale, global const float* norm) {
   if (i >= rotary_dims) {
-    return head[i];
+    return normed(head, i, has_norm, scale, norm);
   }
   const int pairs = rotary_dims / 2;
   const int pair = halves ? i % pairs : i / 2;
   const int second = halves ? i >= pairs : i & 1;
-  const float a = head[halves ? pair : 2 * pair];
-  const float b = head[halves ? pair + pairs : 2 * pair + 1];
+  const float a = normed(head, halves ? pair : 2 * pair, has_norm, scale, norm);
+  const float b = normed(head, halves ? pair + pairs : 2 * pair + 1, has_norm, scale, norm);
   const float c = table[2 * pair];
   const float s = table[2 * pair + 1];
   return second ? mad(a, s, b * c) : mad(a, c, -(b * s));
 }
 
-// One work-group for each head of q, k and v (dimension 0) of each token (dimension 1).
+// One work-group for each head of q, k and v (dimension 0) of each token (dimension 1). norms: of q,
+// then of k, read with has_norm only.
 kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_stride,        //
                             global const float* table, long table_offset, long table_stride,  //
                             global float* q, long q_offset, long q_stride,                    //
                             global uchar* k_cache, long k_offset, long k_stride,              //
                             global uchar* v_cache, long v_offset, long v_stride,              //
+                            global const float* norms, int has_norm, float eps,               //
                             int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_f16,
                             int position, int tokens) {
+  local float shared[LANES];
   const int h = get_group_id(0);
   const int t = get_group_id(1);
   if (t >= tokens) {
@@ -177,20 +186,115 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
   }
   global const float* head = qkv + qkv_offset + t * qkv_stride + h * head_dim;
   table += table_offset + t * table_stride;
+  float scale = 1.0f;
+  if (has_norm && h < heads + kv_heads) {
+    float squares = 0.0f;
+    for (int i = get_local_id(0); i < head_dim; i += LANES) {
+      squares = mad(head[i], head[i], squares);
+    }
+    scale = 1.0f / sqrt(lanes_sum(squares, shared) / (float)head_dim + eps);
+  }
   if (h < heads) {
     q += q_offset + t * q_stride + h * head_dim;
     for (int i = get_local_id(0); i < head_dim; i += LANES) {
-      q[i] = rotated(head, table, i, rotary_dims, halves);
+      q[i] = rotated(head, table, i, rotary_dims, halves, has_norm, scale, norms);
     }
   } else if (h < heads + kv_heads) {
     const long first = k_offset + (position + t) * k_stride + (h - heads) * head_dim;
     for (int i = get_local_id(0); i < head_dim; i += LANES) {
-      store_cache(rotated(head, table, i, rotary_dims, halves), k_cache, first + i, cache_f16);
+      const float x = rotated(head, table, i, rotary_dims, halves, has_norm, scale, norms + head_dim);
+      store_cache(x, k_cache, first + i, cache_f16);
     }
   } else {
     const long first = v_offset + (position + t) * v_stride + (h - heads - kv_heads) * head_dim;
     for (int i = get_local_id(0); i < head_dim; i += LANES) {
       store_cache(head[i], v_cache, first + i, cache_f16);
     }
+  }
+}
+
+// y = cap * tanh(x / cap). Groups along dimension 0 share a row, one chunk of GATED_CHUNK columns each.
+kernel LANE_GROUP void soft_cap(global const float* x, long x_offset, long x_stride,  //
+                                global float* y, long y_offset, long y_stride,        //
+                                int cols, float cap, int tokens) {
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  const int begin = get_group_id(0) * GATED_CHUNK;
+  const int end = min(begin + GATED_CHUNK, cols);
+  for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
+    y[i] = cap * tanh(x[i] / cap);
+  }
+}
+
+// One work-group for each token, of which one work-item works: experts are few. The j-th largest
+// logit is the largest of what comes after the one before, by value, then by number.
+kernel LANE_GROUP void route(global const float* x, long x_offset, long x_stride,  //
+                             global float* y, long y_offset, long y_stride,        //
+                             int experts, int used, int normalize_weights, int shared_expert, float scale, int tokens) {
+  const int t = get_group_id(0);
+  if (t >= tokens || get_local_id(0) > 0) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  float last = 0.0f;
+  int last_expert = -1;
+  float top = 0.0f;
+  float chosen = 0.0f;
+  for (int j = 0; j < used; ++j) {
+    int best = -1;
+    for (int e = 0; e < experts; ++e) {
+      const int left = j == 0 || x[e] < last || (x[e] == last && e > last_expert);
+      if (left && (best < 0 || x[e] > x[best])) {
+        best = e;
+      }
+    }
+    last_expert = max(best, 0);  // none is left where logits are not numbers
+    last = x[last_expert];
+    top = j == 0 ? last : top;
+    const float weight = exp(last - top);
+    chosen += weight;
+    y[j] = last_expert;
+    y[used + j] = weight;
+  }
+  float total = 0.0f;
+  for (int e = 0; e < experts; ++e) {
+    total += exp(x[e] - top);
+  }
+  for (int j = 0; j < used; ++j) {
+    y[used + j] *= scale / (normalize_weights ? chosen : total);
+  }
+  if (shared_expert) {
+    y[2 * used] = 1.0f / (1.0f + exp(-x[experts]));
+  }
+}
+
+// The weighted sum of a token's experts. Groups along dimension 0 share a row, one chunk of
+// GATED_CHUNK columns each. `z`, the shared expert's result, is read with has_shared only.
+kernel LANE_GROUP void expert_sum(global const float* x, long x_offset, long x_stride,                 //
+                                  global const float* routes, long routes_offset, long routes_stride,  //
+                                  global const float* z, long z_offset, long z_stride,                 //
+                                  global float* y, long y_offset, long y_stride,                       //
+                                  int used, int has_shared, int cols, int tokens) {
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  z += z_offset + t * z_stride;
+  global const float* weights = routes + routes_offset + t * routes_stride + used;
+  const int begin = get_group_id(0) * GATED_CHUNK;
+  const int end = min(begin + GATED_CHUNK, cols);
+  for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
+    float sum = 0.0f;
+    for (int j = 0; j < used; ++j) {
+      sum = mad(weights[j], x[(long)j * cols + i], sum);
+    }
+    y[i] = has_shared ? mad(weights[used], z[i], sum) : sum;
   }
 }
