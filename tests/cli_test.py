@@ -51,7 +51,7 @@ class Cli(unittest.TestCase):
 
     def test_every_command_has_help_with_an_example(self):
         for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect',
-                        'quantize', 'perplexity']:
+                        'quantize', 'perplexity', 'import']:
             result = hetero(command, '--help')
             self.assertEqual(result.returncode, 0)
             self.assertIn(b'Example', result.stdout, command)
@@ -258,6 +258,62 @@ class Cli(unittest.TestCase):
         self.assert_error(hetero('quantize', out, out, 'F16'), 2, 'overwritten')
         self.assert_error(hetero('quantize', f'{CASES}/tiny/qllama-q4_0.gguf', out, 'Q8_0'), 1, 'Q4_0')
         self.assertEqual(os.listdir(self.folder.name), ['out.gguf'])
+
+    def hugging_face_folder(self):
+        """A Llama of one layer with 32-wide rows, made here."""
+        folder = os.path.join(self.folder.name, 'Tiny-Llama')
+        os.mkdir(folder)
+        vocab = {'<unk>': 0, '<s>': 1, '</s>': 2, **{f'<0x{i:02X}>': 3 + i for i in range(256)}}
+        for token in ['\u2581', 'a', 'b', 'ab', '\u2581ab']:
+            vocab[token] = len(vocab)
+        shapes = {'model.embed_tokens.weight': [len(vocab), 32], 'model.norm.weight': [32],
+                  'model.layers.0.input_layernorm.weight': [32], 'model.layers.0.post_attention_layernorm.weight': [32],
+                  'model.layers.0.mlp.gate_proj.weight': [64, 32], 'model.layers.0.mlp.up_proj.weight': [64, 32],
+                  'model.layers.0.mlp.down_proj.weight': [32, 64]}
+        for name in 'qkvo':
+            shapes[f'model.layers.0.self_attn.{name}_proj.weight'] = [32, 32]
+        header, data = {}, b''
+        for name, shape in shapes.items():
+            count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+            values = [((i * 2654435761 + len(name)) % 1000) / 1000 - 0.5 for i in range(count)]
+            header[name] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [len(data), len(data) + 4 * count]}
+            data += struct.pack(f'<{count}f', *values)
+        text = json.dumps(header).encode()
+        special = [{'id': i, 'content': t, 'special': True} for t, i in list(vocab.items())[:3]]
+        files = {
+            'model.safetensors': struct.pack('<Q', len(text)) + text + data,
+            'config.json': {'architectures': ['LlamaForCausalLM'], 'num_hidden_layers': 1, 'hidden_size': 32,
+                            'intermediate_size': 64, 'num_attention_heads': 2, 'vocab_size': len(vocab),
+                            'max_position_embeddings': 64, 'rms_norm_eps': 1e-5},
+            'tokenizer.json': {'added_tokens': special, 'normalizer': {'type': 'Prepend', 'prepend': '\u2581'},
+                               'model': {'type': 'BPE', 'unk_token': '<unk>', 'byte_fallback': True, 'vocab': vocab,
+                                         'merges': ['a b', '\u2581 ab']}},
+            'tokenizer_config.json': {'bos_token': '<s>', 'eos_token': '</s>', 'add_bos_token': True,
+                                      'chat_template': '{{ messages[0].content }}'},
+        }
+        for name, content in files.items():
+            self.file(os.path.join('Tiny-Llama', name), content)
+        return folder
+
+    def test_import(self):
+        folder = self.hugging_face_folder()
+        out = os.path.join(self.folder.name, 'out.gguf')
+        summary = self.json_of('import', folder, '-o', out, '--json')
+        self.assertEqual((summary['architecture'], summary['tensors']), ('llama', 11))
+        metadata = self.json_of('inspect', out, '--json')['metadata']
+        self.assertEqual(metadata['general.name'], 'Tiny-Llama')
+        ids = self.json_of('tokenize', '-m', out, '-p', 'ab \u00e9', '--json')['ids']
+        self.assertEqual(ids[:2], [1, 263])  # BOS, then one token for " ab"
+        plain = self.json_of('run', '-m', out, '-p', 'ab', '-n', '4', '--temp', '0', '--strategy', 'cpu', '--json')
+        self.assertEqual(plain['prompt_ids'], [1, 263])
+        small = os.path.join(self.folder.name, 'small.gguf')
+        self.json_of('import', folder, '-o', small, '--type', 'q8_0', '--json')
+        self.assertLess(os.path.getsize(small), os.path.getsize(out))
+        self.json_of('run', '-m', small, '-p', 'ab', '-n', '4', '--temp', '0', '--strategy', 'cpu', '--json')
+        self.assert_error(hetero('import', folder, '-o', out, '--type', 'Q9'), 2, '--type Q9')
+        self.assert_error(hetero('import', '/nonexistent', '-o', out), 1, '/nonexistent/config.json')
+        os.truncate(os.path.join(folder, 'model.safetensors'), 5000)
+        self.assert_error(hetero('import', folder, '-o', out), 1, 'model.safetensors')
 
     @needs_model
     def test_truncated_and_scribbled_models_are_refused(self):

@@ -28,6 +28,7 @@ Command register_render(CLI::App& app);
 Command register_inspect(CLI::App& app);
 Command register_quantize(CLI::App& app);
 Command register_perplexity(CLI::App& app);
+Command register_import(CLI::App& app);
 
 /// Set by Ctrl-C. The second one within an unfinished reaction ends the process.
 std::atomic<bool>& interrupted();

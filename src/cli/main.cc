@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
       {"tokenize", register_tokenize(app)}, {"detokenize", register_detokenize(app)},
       {"render", register_render(app)},     {"inspect", register_inspect(app)},
       {"quantize", register_quantize(app)}, {"perplexity", register_perplexity(app)},
+      {"import", register_import(app)},
   };
   try {
     app.parse(argc, argv);

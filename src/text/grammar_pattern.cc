@@ -272,6 +272,36 @@ class Parser {
   Status error_;
 };
 
+/// `keys`: sorted, with the first `at` bytes (whole characters) in common.
+ExprPtr other_than(const std::vector<std::string>& keys, size_t at, const ExprPtr& plain) {
+  std::vector<ExprPtr> ways;
+  std::vector<Range> taken = {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
+  bool may_stop = true;
+  for (size_t i = 0; i < keys.size();) {
+    if (keys[i].size() <= at) {
+      may_stop = false;
+      ++i;
+      continue;
+    }
+    const Utf8Char c = decode_utf8(std::string_view(keys[i]).substr(at));
+    const std::string bytes = keys[i].substr(at, c.length);
+    std::vector<std::string> group;
+    while (i < keys.size() && keys[i].compare(at, c.length, bytes) == 0) {
+      group.push_back(keys[i++]);
+    }
+    taken.push_back({c.code, c.code});
+    const bool is_plain = c.valid && c.code > 0x1F && c.code != '"' && c.code != '\\';
+    if (is_plain) {
+      ways.push_back(sequence({text(bytes), other_than(group, at + c.length, plain)}));
+    }
+  }
+  ways.push_back(sequence({none_of(taken), repeat(plain, 0, -1)}));
+  if (may_stop) {
+    ways.push_back(sequence({}));
+  }
+  return choice(std::move(ways));
+}
+
 }  // namespace
 
 ExprPtr json_char(const std::vector<Range>& ranges) {
@@ -294,6 +324,15 @@ ExprPtr json_char(const std::vector<Range>& ranges) {
 
 Result<ExprPtr> json_pattern(std::string_view regex, int depth) {
   return Parser(regex, depth).run();
+}
+
+ExprPtr json_key_other_than(std::vector<std::string> keys) {
+  const ExprPtr plain = none_of({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}});
+  if (keys.empty()) {
+    return repeat(plain, 0, -1);
+  }
+  std::sort(keys.begin(), keys.end());
+  return other_than(keys, 0, plain);
 }
 
 }  // namespace hetero::grammar

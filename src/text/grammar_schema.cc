@@ -16,21 +16,21 @@
 #include <set>
 
 #include "text/grammar_automaton.h"
-#include "text/unicode.h"
 
 namespace hetero {
 namespace {
 
 using grammar::choice;
 using grammar::ExprPtr;
-using grammar::one_of;
 using grammar::optional;
-using grammar::Range;
 using grammar::repeat;
 using grammar::sequence;
+using grammar::type_includes;
+using grammar::type_of;
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMostRules = 20'000;
+constexpr size_t kLongestKey = 1'000;
 constexpr size_t kMostMembers = 1'000;  // of one object or tuple
 
 const std::set<std::string, std::less<>> kAnnotations = {
@@ -49,20 +49,6 @@ const std::map<std::string, std::set<std::string>, std::less<>> kKeywordsOfType 
 
 std::string dump(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-std::string type_of(const Json& value) {
-  return value.is_object()           ? "object"
-         : value.is_array()          ? "array"
-         : value.is_string()         ? "string"
-         : value.is_boolean()        ? "boolean"
-         : value.is_null()           ? "null"
-         : value.is_number_integer() ? "integer"
-                                     : "number";
-}
-
-bool type_includes(const std::string& type, const std::string& other) {
-  return type == other || (type == "number" && other == "integer");
 }
 
 class Reader {
@@ -156,17 +142,12 @@ class Reader {
     return sequence({grammar::text(open), space(), body, space(), grammar::text(close)});
   }
 
-  /// What `path` points to, without following references any further.
   Result<const Json*> resolve(const std::string& ref, const std::string& path) const {
     if (ref.empty() || ref[0] != '#') {
       return unsupported_at(path, fmt::format("'{}' is outside of this document", ref));
     }
-    try {
-      const Json::json_pointer pointer(ref.substr(1));
-      if (root_.contains(pointer)) {
-        return &root_.at(pointer);
-      }
-    } catch (const nlohmann::json::exception&) {
+    if (const Json* found = grammar::find_reference(root_, ref)) {
+      return found;
     }
     return malformed(fmt::format("{}: there is no '{}' in the schema", path, ref));
   }
@@ -244,7 +225,7 @@ class Reader {
     std::vector<ExprPtr> ways;
     for (size_t i = 0; i < parts.size(); ++i) {
       for (size_t j = 0; key == "oneOf" && j < i; ++j) {
-        if (!apart(parts[i], parts[j])) {
+        if (!grammar::cannot_both_match(root_, parts[i], parts[j])) {
           return unsupported_at(
               path, fmt::format("entries {} and {} may both match the same text; give them different "
                                 "types or a required property with different constants, or use anyOf",
@@ -255,83 +236,6 @@ class Reader {
       ways.push_back(std::move(way));
     }
     return choice(std::move(ways));
-  }
-
-  /// Whether no document can be valid under both, as far as it is easy to see.
-  bool apart(const Json& a, const Json& b, int depth = 0) const {
-    const Json* x = follow(a);
-    const Json* y = follow(b);
-    if (x == nullptr || y == nullptr || depth > 4) {
-      return false;
-    }
-    const auto constants = [](const Json& s) {
-      Json list = Json::array();
-      if (s.contains("const")) {
-        list.push_back(s["const"]);
-      } else if (s.contains("enum") && s["enum"].is_array()) {
-        list = s["enum"];
-      }
-      return list;
-    };
-    const auto types = [&](const Json& s) {
-      std::vector<std::string> names;
-      for (const Json& value : constants(s)) {
-        names.push_back(type_of(value));
-      }
-      if (names.empty() && s.contains("type")) {
-        for (const Json& t : s["type"].is_array() ? s["type"] : Json::array({s["type"]})) {
-          names.push_back(t.is_string() ? t.get<std::string>() : "");
-        }
-      }
-      return names;
-    };
-    const auto types_x = types(*x);
-    const auto types_y = types(*y);
-    const bool types_meet = std::any_of(types_x.begin(), types_x.end(), [&](const std::string& t) {
-      return std::any_of(types_y.begin(), types_y.end(),
-                         [&](const std::string& u) { return type_includes(t, u) || type_includes(u, t); });
-    });
-    if (!types_x.empty() && !types_y.empty() && !types_meet) {
-      return true;
-    }
-    const Json values_x = constants(*x);
-    const Json values_y = constants(*y);
-    if (!values_x.empty() && !values_y.empty()) {
-      return std::none_of(values_x.begin(), values_x.end(), [&](const Json& v) {
-        return std::find(values_y.begin(), values_y.end(), v) != values_y.end();
-      });
-    }
-    // Objects that a property tells apart.
-    if (types_x != std::vector<std::string>{"object"} || types_y != types_x || !x->contains("properties") ||
-        !y->contains("properties")) {
-      return false;
-    }
-    const auto requires_key = [](const Json& s, const std::string& key) {
-      return s.contains("required") && s["required"].is_array() &&
-             std::find(s["required"].begin(), s["required"].end(), Json(key)) != s["required"].end();
-    };
-    for (const auto& [key, schema] : (*x)["properties"].items()) {
-      if (requires_key(*x, key) && requires_key(*y, key) && (*y)["properties"].contains(key) &&
-          apart(schema, (*y)["properties"][key], depth + 1)) {
-        return true;
-      }
-    }
-    return false;
-  }
-
-  const Json* follow(const Json& schema) const {
-    const Json* at = &schema;
-    for (int i = 0; i < 32 && at->is_object() && at->contains("$ref"); ++i) {
-      if (!(*at)["$ref"].is_string()) {
-        return nullptr;
-      }
-      const auto next = resolve((*at)["$ref"].get<std::string>(), "");
-      if (!next.ok()) {
-        return nullptr;
-      }
-      at = *next;
-    }
-    return at->is_object() && !at->contains("$ref") ? at : nullptr;
   }
 
   Result<ExprPtr> values(const Json& schema, const std::string& path) {
@@ -578,6 +482,10 @@ class Reader {
     std::vector<Member> members;
     for (const auto& [key, value] : properties.items()) {
       const std::string where = path + "/properties/" + key;
+      if (key.size() > kLongestKey) {
+        return resource_exhausted(fmt::format("{}/properties: a name of {} bytes, expected at most {}", path,
+                                              key.size(), kLongestKey));
+      }
       if (value == Json(false) && !required.contains(key)) {
         keys.push_back(key);  // must not appear
         continue;
@@ -594,8 +502,9 @@ class Reader {
     if (additional != Json(false)) {
       HETERO_TRY(ExprPtr inside, visit(additional, path + "/additionalProperties", depth + 1));
       const int index = rules_.add(path + "/additionalProperties");
-      rules_.bodies[static_cast<size_t>(index)] = sequence({quoted(key_other_than(keys)), grammar::text(":"),
-                                                            optional(grammar::text(" ")), std::move(inside)});
+      rules_.bodies[static_cast<size_t>(index)] =
+          sequence({quoted(grammar::json_key_other_than(std::move(keys))), grammar::text(":"),
+                    optional(grammar::text(" ")), std::move(inside)});
       other = grammar::rule(index);
     }
     // rest: what may follow once a member was written; body: the members from i on, none written.
@@ -612,46 +521,6 @@ class Reader {
       rest = sequence({m.required ? next : optional(next), rest});
     }
     return sequence({grammar::text("{"), space(), body, space(), grammar::text("}")});
-  }
-
-  /// The inside of a string that is none of `keys`, spelled without escapes.
-  ExprPtr key_other_than(std::vector<std::string> keys) {
-    const ExprPtr plain = grammar::none_of({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}});
-    if (keys.empty()) {
-      return repeat(plain, 0, -1);
-    }
-    std::sort(keys.begin(), keys.end());
-    return other_than(keys, 0, plain);
-  }
-
-  /// `keys`: sorted, with the first `at` bytes (whole characters) in common.
-  ExprPtr other_than(const std::vector<std::string>& keys, size_t at, const ExprPtr& plain) {
-    std::vector<ExprPtr> ways;
-    std::vector<Range> taken = {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
-    bool may_stop = true;
-    for (size_t i = 0; i < keys.size();) {
-      if (keys[i].size() <= at) {
-        may_stop = false;
-        ++i;
-        continue;
-      }
-      const Utf8Char c = decode_utf8(std::string_view(keys[i]).substr(at));
-      const std::string bytes = keys[i].substr(at, c.length);
-      std::vector<std::string> group;
-      while (i < keys.size() && keys[i].compare(at, c.length, bytes) == 0) {
-        group.push_back(keys[i++]);
-      }
-      taken.push_back({c.code, c.code});
-      const bool is_plain = c.valid && c.code > 0x1F && c.code != '"' && c.code != '\\';
-      if (is_plain) {
-        ways.push_back(sequence({grammar::text(bytes), other_than(group, at + c.length, plain)}));
-      }
-    }
-    ways.push_back(sequence({grammar::none_of(taken), repeat(plain, 0, -1)}));
-    if (may_stop) {
-      ways.push_back(sequence({}));
-    }
-    return choice(std::move(ways));
   }
 
   // Days that every such month has; hours, minutes and seconds without leap seconds.

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,21 @@ ExprPtr json_char(const std::vector<Range>& ranges);
 /// $). Understands literals, ., classes, \d \w \s and their opposites, groups, |, * + ? {m,n}, and ^
 /// and $ at the ends; anything else (look-around, back references, flags, \b, \p) is an error.
 Result<ExprPtr> json_pattern(std::string_view regex, int depth);
+
+/// The inside of a JSON string that is none of `keys`, spelled without escapes.
+ExprPtr json_key_other_than(std::vector<std::string> keys);
+
+/// The JSON schema type of a value; and whether values of type `other` are of type `type` too.
+std::string type_of(const nlohmann::ordered_json& value);
+bool type_includes(const std::string& type, const std::string& other);
+
+/// What "#/..." points to in `root`; null where there is nothing.
+const nlohmann::ordered_json* find_reference(const nlohmann::ordered_json& root, const std::string& ref);
+
+/// Whether no document can be valid under both schemas of `root`, as far as it is easy to see: by type,
+/// by constants, or by a required property.
+bool cannot_both_match(const nlohmann::ordered_json& root, const nlohmann::ordered_json& a,
+                       const nlohmann::ordered_json& b);
 
 /// Bounds of a JSON number as `minimum` and its relatives give them; the larger side of both kinds.
 struct NumberBounds {

@@ -204,6 +204,9 @@ TEST(JsonSchema, WhatCannotBeEnforcedIsAnErrorWithItsPath) {
     deep = R"({"items": )" + deep + "}";
   }
   EXPECT_NE(error_of(deep).find("nested deeper"), std::string::npos);
+  const Json long_name = {{"properties", {{std::string(100'000, 'k'), true}}},
+                          {"additionalProperties", true}};
+  EXPECT_NE(error_of(long_name.dump()).find("a name of 100000 bytes"), std::string::npos);
 }
 
 // What comes out of the grammar must parse and have the shape of the schema.

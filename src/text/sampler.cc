@@ -75,13 +75,11 @@ void Sampler::keep_allowed(GrammarMatcher& grammar) {
                                                    : c.size();
   const size_t probe = 2 * want + 14;
   if (probe < c.size() / 4) {
-    const auto end = c.begin() + static_cast<std::ptrdiff_t>(probe);
-    std::nth_element(c.begin(), end, c.end(), better);
-    const auto kept =
-        std::partition(c.begin(), end, [&](const Candidate& x) { return grammar.allows(x.id); });
-    if (static_cast<size_t>(kept - c.begin()) >= want) {
-      c.erase(kept, c.end());
-      std::sort(c.begin(), c.end(), better);  // an order that does not depend on the library
+    best_.resize(probe);
+    std::partial_sort_copy(c.begin(), c.end(), best_.begin(), best_.end(), better);
+    std::erase_if(best_, [&](const Candidate& x) { return !grammar.allows(x.id); });
+    if (best_.size() >= want) {
+      c.swap(best_);
       return;
     }
   }

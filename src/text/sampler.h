@@ -54,6 +54,7 @@ class Sampler {
   std::mt19937_64 random_;
   std::deque<TokenId> recent_;
   std::vector<Candidate> candidates_;
+  std::vector<Candidate> best_;
 };
 
 }  // namespace hetero

@@ -1,0 +1,31 @@
+#include "import/json_file.h"
+
+#include <fmt/format.h>
+
+#include "base/memory.h"
+
+namespace hetero {
+
+Result<std::string> read_text_file(const std::string& path) {
+  HETERO_TRY(const MappedFile file, MappedFile::open(path));
+  return std::string(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size()));
+}
+
+Result<Json> read_json_file(const std::string& path) {
+  HETERO_TRY(const std::string text, read_text_file(path));
+  try {
+    return Json::parse(text);
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("{}: not JSON: {}", path, e.what()));
+  }
+}
+
+Result<Json> read_json_file_if_there(const std::string& path) {
+  auto json = read_json_file(path);
+  if (json.status().code() == Code::kNotFound) {
+    return Json(nullptr);
+  }
+  return json;
+}
+
+}  // namespace hetero
