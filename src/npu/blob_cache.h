@@ -1,10 +1,17 @@
 // Compiled graphs on disk, so that the second start of a model does not compile them again.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
+#include "base/memory.h"
+
 namespace hetero {
+
+/// A hash that any change of 8 bytes changes. Guards against mix-ups and damage, not against an
+/// attacker, who could write the files anyway.
+uint64_t hash_bytes(const void* data, Bytes size);
 
 /// A folder of blobs by key. A cache is never needed: what cannot be written is not kept, and what
 /// cannot be read, or is damaged, is not there. Safe with other processes on the same folder.
@@ -13,6 +20,7 @@ class BlobCache {
   /// An empty `folder` keeps nothing.
   explicit BlobCache(std::string folder) : folder_(std::move(folder)) {}
 
+  bool keeps() const { return !folder_.empty(); }
   std::optional<std::string> load(const std::string& key) const;
   void store(const std::string& key, const std::string& blob) const;
   /// The file that holds, or would hold, a key's blob.

@@ -1,6 +1,7 @@
 #include "npu/npu.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -53,6 +54,10 @@ std::vector<FoundProcessor> find_npu() {
       f.info.provider = provider->name();
       f.info.driver = device.driver;
       f.info.stand_in = device.stand_in;
+      // What is on the chip works in the machine's memory.
+      f.info.memory_bytes = device.memory_bytes > 0
+                                ? device.memory_bytes
+                                : Bytes{sysconf(_SC_PHYS_PAGES)} * Bytes{sysconf(_SC_PAGESIZE)};
       f.info.unified_memory = true;
       f.info.features = device.features;
       f.open = [provider, device](const ProcessorInfo& info,

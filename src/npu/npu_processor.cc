@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/threads.h"
-#include "gguf/dequantize.h"
 
 namespace hetero {
 namespace {
@@ -32,8 +31,6 @@ struct NpuProcessor::Linked : Executable {
   int64_t k = 0;
   int64_t n = 0;
   std::shared_ptr<NpuGraph> graph;
-  std::vector<std::vector<float>> biases;  // those that the file does not hold in f32
-  std::unique_ptr<NpuWeights> weights;
 };
 
 NpuProcessor::NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique_ptr<NpuDevice> device,
@@ -67,6 +64,10 @@ Status NpuProcessor::supports(const Graph& graph, const OpSlice& slice) const {
                                         slice.begin, slice.end));
   }
   for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+    if (s.bias != nullptr && hetero::traits(s.bias->dtype).block_elements > 1) {
+      return unsupported(fmt::format("{}: bias {} is {}, expected F32, F16 or BF16", info_.id, s.bias->name,
+                                     hetero::traits(s.bias->dtype).name));
+    }
     if (!device_->supports(s.weight->dtype)) {
       return unsupported(fmt::format("{}: weight {} is {}, which {} cannot read", info_.id, s.weight->name,
                                      hetero::traits(s.weight->dtype).name, info_.provider));
@@ -94,37 +95,27 @@ Result<std::unique_ptr<Executable>> NpuProcessor::compile(const Graph& graph, co
   linked->k = graph.value(op.inputs[0]).cols;
   linked->n = slice.end - slice.begin;
 
-  NpuShape shape{tokens, linked->k, {}};
-  std::vector<NpuOperand> operands;
+  NpuLinear linear{device_->any_tokens() ? 0 : tokens, linked->k, {}};
   for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
-    shape.segments.push_back({s.rows, s.weight->dtype, s.bias != nullptr});
-    NpuOperand operand{s.weight->data + s.row_begin * row_bytes(s.weight->dtype, s.weight->cols)};
-    if (s.bias != nullptr && s.bias->dtype == DType::kF32) {
-      operand.bias = reinterpret_cast<const float*>(s.bias->data) + s.row_begin;
-    } else if (s.bias != nullptr) {
-      std::vector<float>& bias = linked->biases.emplace_back(static_cast<size_t>(s.bias->cols));
-      dequantize(s.bias->dtype, s.bias->data, s.bias->cols, bias.data());
-      operand.bias = bias.data() + s.row_begin;
+    NpuSegment segment{s.rows, s.weight->dtype,
+                       s.weight->data + s.row_begin * row_bytes(s.weight->dtype, linear.k)};
+    if (s.bias != nullptr) {
+      segment.bias = s.bias->data + s.row_begin * row_bytes(s.bias->dtype, 1);
+      segment.bias_dtype = s.bias->dtype;
     }
-    operands.push_back(operand);
+    linear.segments.push_back(segment);
   }
-
-  const auto prefix = [&] { return fmt::format("{}: {}", info_.id, op.name); };
-  std::weak_ptr<NpuGraph>& shared = graphs_[shape];
+  std::erase_if(graphs_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<NpuGraph>& shared = graphs_[linear];
   linked->graph = shared.lock();
   if (linked->graph == nullptr) {
-    Result<std::unique_ptr<NpuGraph>> compiled = device_->compile(shape);
+    Result<std::unique_ptr<NpuGraph>> compiled = device_->compile(linear);
     if (!compiled.ok()) {
-      return compiled.status().with_prefix(prefix());
+      return compiled.status().with_prefix(fmt::format("{}: {}", info_.id, op.name));
     }
     linked->graph = std::move(*compiled);
     shared = linked->graph;
   }
-  Result<std::unique_ptr<NpuWeights>> weights = linked->graph->bind(operands);
-  if (!weights.ok()) {
-    return weights.status().with_prefix(prefix());
-  }
-  linked->weights = std::move(*weights);
   return std::unique_ptr<Executable>(std::move(linked));
 }
 
@@ -148,7 +139,7 @@ Result<Fence> NpuProcessor::submit(const Executable& executable, const Launch& l
   Status refused = job.refused;
   if (refused.ok()) {
     job.linked = &linked;
-    job.run = {host_data<float>(launch.inputs[0]), launch.inputs[0].stride,
+    job.run = {launch.tokens, host_data<float>(launch.inputs[0]), launch.inputs[0].stride,
                host_data<float>(launch.outputs[0]), launch.outputs[0].stride};
   }
   const Fence fence = enqueue(std::move(job));
@@ -194,7 +185,7 @@ void NpuProcessor::work() {
     Status status = std::move(job.refused);
     // Nothing runs on a poisoned timeline: its inputs may be what the failed work left unwritten.
     if (status.ok() && timeline_.status().ok()) {
-      status = job.linked->graph->run(*job.linked->weights, job.run);
+      status = job.linked->graph->run(job.run);
       if (!status.ok()) {
         status = status.with_prefix(fmt::format("{}: {}", info_.id, job.linked->name));
       }

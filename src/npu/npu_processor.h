@@ -1,4 +1,4 @@
-// A processor on top of any provider: queue, timeline, and graphs shared between layers.
+// A processor on top of any provider: queue, timeline, and graphs shared between lengths.
 #pragma once
 
 #include <atomic>
@@ -37,7 +37,7 @@ class NpuProcessor : public Processor {
   Bytes device_bytes() const override { return device_->bytes(); }
 
  private:
-  struct Linked;  // an executable: a graph with one layer's weights bound to it
+  struct Linked;  // an executable: a graph, for a number of tokens
   struct Job {
     const Linked* linked = nullptr;
     NpuRun run;
@@ -51,8 +51,8 @@ class NpuProcessor : public Processor {
   Traits traits_;
   std::vector<int> cpus_;
   std::unique_ptr<NpuDevice> device_;
-  // A graph lives as long as some executable uses it: its scratch memory is worth freeing.
-  std::map<NpuShape, std::weak_ptr<NpuGraph>> graphs_;
+  // A graph lives as long as some executable uses it, and so do the weights that name it here.
+  std::map<NpuLinear, std::weak_ptr<NpuGraph>> graphs_;
 
   HostTimeline timeline_;
   std::mutex mutex_;

@@ -1,13 +1,10 @@
 // OpenVINO as an NPU provider: its device NPU (Intel), and its device CPU as a stand-in that runs
 // the same graphs. The only file that includes OpenVINO's headers; built as a library of its own.
 //
-// A graph takes the blocks of GGUF files as inputs and decodes them itself, so that weights are
-// bound, never compiled in. Where a device takes tensors with strides, the inputs are views of
-// the mapped file: a block's scales, minimums and quants are three views of the same bytes.
-//
-// 4-bit blocks hold element j in the low half of byte j and element j + 16 in the high half. The
-// graph splits the columns of x the same way and multiplies twice, which saves writing the
-// decoded weights once more in the order of columns (measured: twice as fast for one token).
+// Weights are constants in the form that repack.h describes, which OpenVINO's compilers keep and
+// decode inside of the product: numbers of 4 or 8 bits, converted, times a scale for each group.
+// Offsets of groups are not part of that pattern (a zero point in f32 crashes the CPU device of
+// OpenVINO 2026.4.1), so they make a second, small product: of each group's sum of x with the offsets.
 #include <fmt/format.h>
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -19,28 +16,21 @@
 #include <cstring>
 #include <exception>
 #include <fstream>
-#include <limits>
-#include <map>
-#include <mutex>
 #include <openvino/op/ops.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
 #include <type_traits>
 #include <utility>
 
+#include "gguf/dequantize.h"
 #include "npu/blob_cache.h"
 #include "npu/provider.h"
+#include "npu/repack.h"
 
 namespace hetero {
 namespace {
 
 using NodePtr = std::shared_ptr<ov::Node>;
-
-/// A graph on the CPU decodes at most this many bytes of weights at a time; larger matrices run in
-/// tiles of rows, one after the other through one graph. This bounds scratch memory (a vocabulary's
-/// matrix in f32 can be larger than the whole model file) and keeps it in the cache: with 49152
-/// rows of 576, one token takes 13 ms in tiles of 2 or 4 MiB, 16 in 8, 25 in 16, and 37 in one.
-constexpr Bytes kTileBytes = 4 << 20;
 
 /// Everything that OpenVINO throws becomes a Status.
 template <class F>
@@ -56,34 +46,6 @@ auto guarded(const std::string& what, F f) -> decltype(f()) {
   }
 }
 
-/// One input tensor of a segment: where its elements lie inside of a block.
-struct Field {
-  ov::element::Type type;
-  int64_t offset = 0;  // bytes from the block's start
-  int64_t count = 0;   // elements of each block
-};
-
-/// How a dtype's blocks are laid out. Source: the GGUF specification's block formats.
-struct Layout {
-  int64_t block_elements = 1;
-  int64_t block_bytes = 0;
-  std::vector<Field> fields;  // quants or values first, then scale, then minimum
-};
-
-const Layout* find_layout(DType dtype) {
-  static const std::map<DType, Layout> layouts = {
-      {DType::kF32, {1, 4, {{ov::element::f32, 0, 1}}}},
-      {DType::kF16, {1, 2, {{ov::element::f16, 0, 1}}}},
-      {DType::kBF16, {1, 2, {{ov::element::bf16, 0, 1}}}},
-      {DType::kQ4_0, {32, 18, {{ov::element::u8, 2, 16}, {ov::element::f16, 0, 1}}}},
-      {DType::kQ4_1,
-       {32, 20, {{ov::element::u8, 4, 16}, {ov::element::f16, 0, 1}, {ov::element::f16, 2, 1}}}},
-      {DType::kQ8_0, {32, 34, {{ov::element::i8, 2, 32}, {ov::element::f16, 0, 1}}}},
-  };
-  const auto it = layouts.find(dtype);
-  return it == layouts.end() ? nullptr : &it->second;
-}
-
 ov::Shape shape_of(std::initializer_list<int64_t> dims) {
   ov::Shape shape;
   for (const int64_t dim : dims) {
@@ -92,58 +54,7 @@ ov::Shape shape_of(std::initializer_list<int64_t> dims) {
   return shape;
 }
 
-ov::Shape field_shape(const Layout& layout, const Field& field, int64_t rows, int64_t k) {
-  return layout.block_elements == 1 ? shape_of({rows, k})
-                                    : shape_of({rows, k / layout.block_elements, field.count});
-}
-
-/// Rows [row, row + rows) of a shape's segment, written to columns from `out`.
-struct Piece {
-  size_t segment = 0;
-  int64_t row = 0;
-  int64_t out = 0;
-  NpuSegment what;
-};
-
-/// The number of equal tiles, if there is one nearby, into which to cut `rows`.
-int64_t tile_count(int64_t rows, int64_t most) {
-  const int64_t fewest = rows / most + (rows % most != 0 ? 1 : 0);
-  for (int64_t count = fewest; count <= fewest + fewest / 4; ++count) {
-    if (rows % count == 0) {
-      return count;
-    }
-  }
-  return fewest;
-}
-
-/// Cuts a shape into parts of at most `most` rows, which run one after the other.
-std::vector<std::vector<Piece>> cut(const NpuShape& shape, int64_t most) {
-  std::vector<std::vector<Piece>> parts;
-  int64_t left = 0;  // rows that still fit into the last part
-  int64_t out = 0;
-  for (size_t s = 0; s < shape.segments.size(); ++s) {
-    const NpuSegment& segment = shape.segments[s];
-    const int64_t count = tile_count(segment.rows, most);
-    const int64_t tile = (segment.rows + count - 1) / count;
-    for (int64_t row = 0; row < segment.rows; row += tile) {
-      const int64_t rows = std::min(tile, segment.rows - row);
-      if (parts.empty() || rows > left) {
-        parts.emplace_back();
-        left = most;
-      }
-      left -= rows;
-      parts.back().push_back({s, row, out, {rows, segment.dtype, segment.bias}});
-      out += rows;
-    }
-  }
-  return parts;
-}
-
 // Nodes of the graph.
-
-NodePtr constant(float value) {
-  return ov::op::v0::Constant::create(ov::element::f32, {}, {value});
-}
 
 NodePtr to_f32(const NodePtr& node) {
   return node->get_element_type() == ov::element::f32
@@ -151,15 +62,15 @@ NodePtr to_f32(const NodePtr& node) {
              : std::make_shared<ov::op::v0::Convert>(node, ov::element::f32);
 }
 
-NodePtr reshape(const NodePtr& node, std::vector<int64_t> dims) {
-  const size_t rank = dims.size();
-  return std::make_shared<ov::op::v1::Reshape>(
-      node, ov::op::v0::Constant::create(ov::element::i64, {rank}, dims), false);
+NodePtr integers(std::vector<int64_t> values) {
+  const size_t count = values.size();
+  return ov::op::v0::Constant::create(ov::element::i64, {count}, values);
 }
 
-NodePtr multiply(const NodePtr& a, const NodePtr& b) {
-  return std::make_shared<ov::op::v1::Multiply>(a, b);
+NodePtr reshape(const NodePtr& node, std::vector<int64_t> dims) {
+  return std::make_shared<ov::op::v1::Reshape>(node, integers(std::move(dims)), false);
 }
+
 NodePtr add(const NodePtr& a, const NodePtr& b) {
   return std::make_shared<ov::op::v1::Add>(a, b);
 }
@@ -168,109 +79,187 @@ NodePtr matmul(const NodePtr& x, const NodePtr& w) {
   return std::make_shared<ov::op::v0::MatMul>(x, w, false, true);
 }
 
-/// The columns of x [m, k] that belong to the low (0) or high (1) halves of 4-bit blocks, [m, k/2].
-NodePtr half_columns(const NodePtr& x, int64_t m, int64_t k, int64_t half) {
-  const NodePtr blocks = reshape(x, {m, k / 32, 2, 16});
-  const auto index = ov::op::v0::Constant::create(ov::element::i64, {}, {half});
-  const auto axis = ov::op::v0::Constant::create(ov::element::i64, {}, {2});
-  return reshape(std::make_shared<ov::op::v8::Gather>(blocks, index, axis), {m, k / 2});
-}
-
-/// x W^T for one piece, whose fields arrive as `inputs`.
-NodePtr product(const NodePtr& x, const std::vector<NodePtr>& inputs, DType dtype, int64_t rows, int64_t m,
-                int64_t k) {
-  const NodePtr values = to_f32(inputs[0]);
-  if (inputs.size() == 1) {
-    return matmul(x, values);
-  }
-  const NodePtr scale = to_f32(inputs[1]);
-  if (dtype == DType::kQ8_0) {
-    return matmul(x, reshape(multiply(values, scale), {rows, k}));
-  }
-  const NodePtr high = std::make_shared<ov::op::v0::Floor>(multiply(values, constant(0x1p-4f)));
-  const NodePtr low = std::make_shared<ov::op::v1::Subtract>(values, multiply(high, constant(16.0f)));
-  const auto half = [&](const NodePtr& quants, int64_t which) {
-    const NodePtr weights =
-        dtype == DType::kQ4_1
-            ? add(multiply(quants, scale), to_f32(inputs[2]))
-            : multiply(std::make_shared<ov::op::v1::Subtract>(quants, constant(8.0f)), scale);
-    return matmul(half_columns(x, m, k, which), reshape(weights, {rows, k / 2}));
-  };
-  return add(half(low, 0), half(high, 1));
-}
-
-/// Inputs: x, then each piece's fields and bias. Outputs: one for each piece.
-std::shared_ptr<ov::Model> build_model(int64_t m, int64_t k, const std::vector<Piece>& pieces) {
-  ov::ParameterVector parameters;
-  const auto parameter = [&](ov::element::Type type, const ov::Shape& shape) {
-    parameters.push_back(std::make_shared<ov::op::v0::Parameter>(type, shape));
-    return parameters.back();
-  };
-  const NodePtr x = parameter(ov::element::f32, shape_of({m, k}));
-  ov::OutputVector results;
-  for (const Piece& piece : pieces) {
-    const Layout& layout = *find_layout(piece.what.dtype);
-    std::vector<NodePtr> inputs;
-    for (const Field& field : layout.fields) {
-      inputs.push_back(parameter(field.type, field_shape(layout, field, piece.what.rows, k)));
+/// Segments that follow each other and have one dtype: rows of one constant.
+std::vector<std::vector<NpuSegment>> same_types(const std::vector<NpuSegment>& segments) {
+  std::vector<std::vector<NpuSegment>> runs;
+  for (const NpuSegment& s : segments) {
+    if (runs.empty() || runs.back().front().dtype != s.dtype) {
+      runs.emplace_back();
     }
-    NodePtr y = product(x, inputs, piece.what.dtype, piece.what.rows, m, k);
-    if (piece.what.bias) {
-      y = add(y, parameter(ov::element::f32, shape_of({1, piece.what.rows})));
-    }
-    results.emplace_back(y);
+    runs.back().push_back(s);
   }
-  return std::make_shared<ov::Model>(results, parameters);
+  return runs;
 }
 
-/// Copies of weights without gaps, shared by the executables that use the same rows.
-struct DenseWeights {
-  std::vector<ov::Tensor> tensors;
-  std::shared_ptr<std::atomic<Bytes>> counter;
-  Bytes size = 0;
+ov::element::Type plain_type(DType dtype) {
+  return dtype == DType::kF32   ? ov::element::f32
+         : dtype == DType::kF16 ? ov::element::f16
+                                : ov::element::bf16;
+}
 
-  ~DenseWeights() { counter->fetch_sub(size); }
-};
-
-class Weights : public NpuWeights {
+/// A graph on its way to the compiler.
+class Builder {
  public:
-  /// For each part of the graph: the tensors of its inputs after x.
-  std::vector<std::vector<ov::Tensor>> parts;
-  std::vector<std::shared_ptr<DenseWeights>> copies;
-};
+  explicit Builder(const NpuLinear& linear) : linear_(linear) {}
 
-class Device;
+  /// Input: x. Output: y.
+  std::shared_ptr<ov::Model> build() {
+    const auto tokens = linear_.tokens > 0 ? ov::Dimension(linear_.tokens) : ov::Dimension::dynamic();
+    const auto x = std::make_shared<ov::op::v0::Parameter>(
+        ov::element::f32, ov::PartialShape{tokens, ov::Dimension(linear_.k)});
+    ov::OutputVector parts;
+    for (const std::vector<NpuSegment>& run : same_types(linear_.segments)) {
+      parts.push_back(product(x, run));
+    }
+    NodePtr y =
+        parts.size() == 1 ? parts[0].get_node_shared_ptr() : std::make_shared<ov::op::v0::Concat>(parts, 1);
+    if (std::any_of(linear_.segments.begin(), linear_.segments.end(),
+                    [](const NpuSegment& s) { return s.bias; })) {
+      y = add(y, biases());
+    }
+    return std::make_shared<ov::Model>(ov::OutputVector{y}, ov::ParameterVector{x});
+  }
+
+  Bytes bytes() const { return bytes_; }
+
+ private:
+  /// A tensor that the graph will own.
+  ov::Tensor tensor(ov::element::Type type, const ov::Shape& shape) {
+    ov::Tensor t(type, shape);
+    bytes_ += static_cast<Bytes>(t.get_byte_size());
+    return t;
+  }
+
+  NodePtr product(const NodePtr& x, const std::vector<NpuSegment>& run) {
+    const DType dtype = run.front().dtype;
+    const PackedForm form = packed_form(dtype);
+    const int64_t k = linear_.k;
+    int64_t rows = 0;
+    for (const NpuSegment& s : run) {
+      rows += s.rows;
+    }
+    if (form.bits == 0) {
+      ov::Tensor weights = tensor(plain_type(dtype), shape_of({rows, k}));
+      auto* to = static_cast<std::byte*>(weights.data());
+      for (const NpuSegment& s : run) {
+        const auto size = static_cast<size_t>(s.rows * row_bytes(dtype, k));
+        std::memcpy(to, s.weight, size);
+        to += size;
+      }
+      return matmul(x, to_f32(std::make_shared<ov::op::v0::Constant>(weights)));
+    }
+    const int64_t groups = k / form.group;
+    ov::Tensor numbers = tensor(form.bits == 8   ? ov::element::i8
+                                : form.is_signed ? ov::element::i4
+                                                 : ov::element::u4,
+                                shape_of({rows, groups, form.group}));
+    ov::Tensor scales = tensor(ov::element::f32, shape_of({rows, groups, 1}));
+    ov::Tensor offsets = form.offsets ? tensor(ov::element::f32, shape_of({rows, groups})) : ov::Tensor();
+    auto* numbers_to = static_cast<std::byte*>(numbers.data());
+    auto* scales_to = scales.data<float>();
+    auto* offsets_to = form.offsets ? offsets.data<float>() : nullptr;
+    for (const NpuSegment& s : run) {
+      repack(dtype, s.weight, s.rows * k, numbers_to, scales_to, offsets_to);
+      numbers_to += s.rows * k * form.bits / 8;
+      scales_to += s.rows * groups;
+      offsets_to = form.offsets ? offsets_to + s.rows * groups : nullptr;
+    }
+    const NodePtr decoded =
+        std::make_shared<ov::op::v1::Multiply>(to_f32(std::make_shared<ov::op::v0::Constant>(numbers)),
+                                               std::make_shared<ov::op::v0::Constant>(scales));
+    const NodePtr y = matmul(x, reshape(decoded, {rows, k}));
+    if (!form.offsets) {
+      return y;
+    }
+    const NodePtr sums =
+        std::make_shared<ov::op::v1::ReduceSum>(reshape(x, {-1, groups, form.group}), integers({2}), false);
+    return add(y, matmul(sums, std::make_shared<ov::op::v0::Constant>(offsets)));
+  }
+
+  NodePtr biases() {
+    int64_t rows = 0;
+    for (const NpuSegment& s : linear_.segments) {
+      rows += s.rows;
+    }
+    ov::Tensor biases = tensor(ov::element::f32, shape_of({1, rows}));
+    auto* to = biases.data<float>();
+    for (const NpuSegment& s : linear_.segments) {
+      if (s.bias == nullptr) {
+        std::fill_n(to, s.rows, 0.0f);
+      } else {
+        dequantize(s.bias_dtype, s.bias, s.rows, to);
+      }
+      to += s.rows;
+    }
+    return std::make_shared<ov::op::v0::Constant>(biases);
+  }
+
+  const NpuLinear& linear_;
+  Bytes bytes_ = 0;
+};
 
 class OpenVinoGraph : public NpuGraph {
  public:
-  OpenVinoGraph(Device& device, const NpuShape& shape) : device_(device), shape_(shape) {}
-  ~OpenVinoGraph() override;
+  OpenVinoGraph(const ov::CompiledModel& compiled, const NpuLinear& linear, std::string device, Bytes bytes,
+                std::shared_ptr<std::atomic<Bytes>> counter)
+      : request_(ov::CompiledModel(compiled).create_infer_request()),
+        k_(linear.k),
+        device_(std::move(device)),
+        bytes_(bytes),
+        counter_(std::move(counter)) {
+    for (const NpuSegment& s : linear.segments) {
+      n_ += s.rows;
+    }
+    counter_->fetch_add(bytes_);
+  }
+  ~OpenVinoGraph() override { counter_->fetch_sub(bytes_); }
+  OpenVinoGraph(const OpenVinoGraph&) = delete;
+  OpenVinoGraph& operator=(const OpenVinoGraph&) = delete;
 
-  void compile();  // throws
-  Result<std::unique_ptr<NpuWeights>> bind(std::span<const NpuOperand> operands) override;
-  Status run(const NpuWeights& weights, const NpuRun& run) override;
+  Status run(const NpuRun& run) override {
+    return guarded(fmt::format("OpenVINO on {} failed", device_), [&]() -> Status {
+      // The caller's memory where its rows follow each other, else a copy that does.
+      const int64_t m = run.tokens;
+      const float* x = run.x;
+      if (m > 1 && run.x_stride != k_) {
+        x_.resize(static_cast<size_t>(m * k_));
+        for (int64_t t = 0; t < m; ++t) {
+          std::copy_n(run.x + t * run.x_stride, k_, x_.data() + t * k_);
+        }
+        x = x_.data();
+      }
+      const bool scatter = m > 1 && run.y_stride != n_;
+      if (scatter) {
+        y_.resize(static_cast<size_t>(m * n_));
+      }
+      float* y = scatter ? y_.data() : run.y;
+      request_.set_input_tensor(ov::Tensor(ov::element::f32, shape_of({m, k_}), static_cast<const void*>(x)));
+      request_.set_output_tensor(ov::Tensor(ov::element::f32, shape_of({m, n_}), static_cast<void*>(y)));
+      request_.infer();
+      for (int64_t t = 0; scatter && t < m; ++t) {
+        std::copy_n(y + t * n_, n_, run.y + t * run.y_stride);
+      }
+      return {};
+    });
+  }
 
  private:
-  struct Part {
-    std::vector<Piece> pieces;
-    size_t request = 0;  // parts that only differ in rows share one
-  };
-
-  Device& device_;
-  NpuShape shape_;
-  std::vector<Part> parts_;
-  std::vector<ov::InferRequest> requests_;
-  std::vector<float> dense_x_;
-  std::vector<float> dense_y_;
-  Bytes size_ = 0;
+  ov::InferRequest request_;
+  int64_t k_ = 0;
+  int64_t n_ = 0;
+  std::string device_;
+  std::vector<float> x_;
+  std::vector<float> y_;
+  Bytes bytes_ = 0;
+  std::shared_ptr<std::atomic<Bytes>> counter_;
 };
 
 class Device : public NpuDevice {
  public:
   Device(ov::Core core, NpuDeviceInfo info, const NpuOptions& options)
       : core_(std::move(core)), info_(std::move(info)), cache_(options.cache_dir) {
-    // Taking views with strides is known of the CPU device only.
-    dense_ = options.dense || !info_.stand_in;
+    // Graphs without a fixed shape are known to run on the CPU device only.
+    any_tokens_ = info_.stand_in && !options.static_shapes;
     config_ = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
     if (info_.stand_in) {
       config_.insert(
@@ -281,202 +270,81 @@ class Device : public NpuDevice {
     }
   }
 
-  bool supports(DType dtype) const override { return find_layout(dtype) != nullptr; }
+  bool supports(DType dtype) const override { return dtype != DType::kI32; }
+  bool any_tokens() const override { return any_tokens_; }
   Bytes bytes() const override { return bytes_->load(); }
-  bool dense() const { return dense_; }
-  const NpuDeviceInfo& info() const { return info_; }
-  const std::shared_ptr<std::atomic<Bytes>>& counter() const { return bytes_; }
 
-  Result<std::unique_ptr<NpuGraph>> compile(const NpuShape& shape) override {
-    return guarded(
-        fmt::format("OpenVINO on {} cannot compile a graph for {} tokens", info_.device, shape.tokens),
-        [&]() -> Result<std::unique_ptr<NpuGraph>> {
-          auto graph = std::make_unique<OpenVinoGraph>(*this, shape);
-          graph->compile();
+  Result<std::unique_ptr<NpuGraph>> compile(const NpuLinear& linear) override {
+    return guarded(fmt::format("OpenVINO on {} cannot compile a graph", info_.device),
+                   [&]() -> Result<std::unique_ptr<NpuGraph>> {
+                     const std::string key = cache_key(linear);
+                     Bytes bytes = 0;
+                     ov::CompiledModel compiled = load(key, bytes);
+                     if (!compiled) {
+                       Builder builder(linear);
+                       compiled = core_.compile_model(builder.build(), info_.device, config_);
+                       bytes = builder.bytes();
+                       store(key, compiled);
+                     }
+                     auto graph =
+                         std::make_unique<OpenVinoGraph>(compiled, linear, info_.device, bytes, bytes_);
 #if defined(__GLIBC__)
-          malloc_trim(0);  // compiling leaves some 5 MB of freed heap behind each graph
+                     malloc_trim(0);  // compiling leaves some 5 MB of freed heap behind each graph
 #endif
-          return std::unique_ptr<NpuGraph>(std::move(graph));
-        });
+                     return std::unique_ptr<NpuGraph>(std::move(graph));
+                   });
   }
 
-  /// From the cache, or compiled and then cached. Throws.
-  ov::CompiledModel compile_pieces(int64_t m, int64_t k, const std::vector<Piece>& pieces) {
-    std::string key =
-        fmt::format("openvino|{}|{}|{}|graph 1|m={} k={}", info_.device, info_.name, info_.driver, m, k);
-    for (const Piece& piece : pieces) {
-      key += fmt::format(" {}:{}{}", static_cast<uint32_t>(piece.what.dtype), piece.what.rows,
-                         piece.what.bias ? "b" : "");
+ private:
+  std::string cache_key(const NpuLinear& linear) const {
+    std::string key = fmt::format("openvino|{}|{}|{}|graph 2|m={} k={}", info_.device, info_.name,
+                                  info_.driver, linear.tokens, linear.k);
+    for (const NpuSegment& s : linear.segments) {
+      const Bytes bias_bytes = s.bias == nullptr ? 0 : s.rows * row_bytes(s.bias_dtype, 1);
+      key += fmt::format(" {}:{} {:016x} {:016x}", static_cast<uint32_t>(s.dtype), s.rows,
+                         hash_bytes(s.weight, s.rows * row_bytes(s.dtype, linear.k)),
+                         hash_bytes(s.bias, bias_bytes));
     }
     for (const auto& [name, value] : config_) {
       key += fmt::format("|{}={}", name, value.as<std::string>());
     }
+    return key;
+  }
+
+  /// Empty where the cache has nothing that this device takes.
+  ov::CompiledModel load(const std::string& key, Bytes& bytes) {
     if (const std::optional<std::string> blob = cache_.load(key)) {
       try {
         std::istringstream stream(*blob);
+        bytes = static_cast<Bytes>(blob->size());  // little but weights
         return core_.import_model(stream, info_.device, config_);
       } catch (const std::exception&) {
         // A blob that this device no longer takes is as good as none.
       }
     }
-    ov::CompiledModel compiled = core_.compile_model(build_model(m, k, pieces), info_.device, config_);
+    return {};
+  }
+
+  void store(const std::string& key, ov::CompiledModel& compiled) {
+    if (!cache_.keeps()) {
+      return;
+    }
     try {
       std::ostringstream stream;
       compiled.export_model(stream);
-      cache_.store(key, stream.str());
+      cache_.store(key, std::move(stream).str());
     } catch (const std::exception&) {
       // Not every device can export.
     }
-    return compiled;
   }
 
-  /// The copy of `rows` rows at `blocks`; throws when out of memory.
-  std::shared_ptr<DenseWeights> dense_copy(const std::byte* blocks, DType dtype, int64_t rows, int64_t k) {
-    const std::lock_guard lock(mutex_);
-    std::weak_ptr<DenseWeights>& shared = copies_[{blocks, rows}];
-    if (auto copy = shared.lock()) {
-      return copy;
-    }
-    const Layout& layout = *find_layout(dtype);
-    auto copy = std::make_shared<DenseWeights>();
-    copy->counter = bytes_;
-    const int64_t count = rows * k / layout.block_elements;
-    for (const Field& field : layout.fields) {
-      ov::Tensor tensor(field.type, field_shape(layout, field, rows, k));
-      auto* to = static_cast<std::byte*>(tensor.data());
-      const size_t size = field.type.size() * static_cast<size_t>(field.count);
-      const std::byte* from = blocks + field.offset;
-      for (int64_t b = 0; b < count; ++b, from += layout.block_bytes, to += size) {
-        std::memcpy(to, from, size);
-      }
-      copy->size += static_cast<Bytes>(tensor.get_byte_size());
-      copy->tensors.push_back(std::move(tensor));
-    }
-    bytes_->fetch_add(copy->size);
-    shared = copy;
-    return copy;
-  }
-
- private:
   ov::Core core_;
   NpuDeviceInfo info_;
   BlobCache cache_;
   ov::AnyMap config_;
-  bool dense_ = false;
-  std::mutex mutex_;
-  std::map<std::pair<const std::byte*, int64_t>, std::weak_ptr<DenseWeights>> copies_;
+  bool any_tokens_ = false;
   std::shared_ptr<std::atomic<Bytes>> bytes_ = std::make_shared<std::atomic<Bytes>>(0);
 };
-
-OpenVinoGraph::~OpenVinoGraph() {
-  device_.counter()->fetch_sub(size_);
-}
-
-void OpenVinoGraph::compile() {
-  std::map<std::vector<NpuSegment>, size_t> known;
-  // Elsewhere than on the CPU, starting a run costs more than scratch memory.
-  const int64_t most = device_.info().stand_in ? std::max<int64_t>(1, kTileBytes / (4 * shape_.k))
-                                               : std::numeric_limits<int64_t>::max();
-  for (std::vector<Piece>& pieces : cut(shape_, most)) {
-    std::vector<NpuSegment> key;
-    for (const Piece& piece : pieces) {
-      key.push_back(piece.what);
-    }
-    const auto [it, is_new] = known.try_emplace(std::move(key), requests_.size());
-    if (is_new) {
-      requests_.push_back(device_.compile_pieces(shape_.tokens, shape_.k, pieces).create_infer_request());
-      for (const Piece& piece : pieces) {
-        size_ += 4 * piece.what.rows * shape_.k;  // decoded weights; what else a driver holds is not known
-      }
-    }
-    parts_.push_back({std::move(pieces), it->second});
-  }
-  device_.counter()->fetch_add(size_);
-}
-
-Result<std::unique_ptr<NpuWeights>> OpenVinoGraph::bind(std::span<const NpuOperand> operands) {
-  return guarded(fmt::format("OpenVINO on {} cannot bind weights", device_.info().device),
-                 [&]() -> Result<std::unique_ptr<NpuWeights>> {
-                   auto weights = std::make_unique<Weights>();
-                   for (const Part& part : parts_) {
-                     std::vector<ov::Tensor>& tensors = weights->parts.emplace_back();
-                     for (const Piece& piece : part.pieces) {
-                       const Layout& layout = *find_layout(piece.what.dtype);
-                       const NpuOperand& operand = operands[piece.segment];
-                       const int64_t row_bytes = shape_.k / layout.block_elements * layout.block_bytes;
-                       const std::byte* blocks = operand.weight + piece.row * row_bytes;
-                       if (device_.dense() && layout.block_elements > 1) {
-                         auto copy = device_.dense_copy(blocks, piece.what.dtype, piece.what.rows, shape_.k);
-                         tensors.insert(tensors.end(), copy->tensors.begin(), copy->tensors.end());
-                         weights->copies.push_back(std::move(copy));
-                       } else {
-                         for (const Field& field : layout.fields) {
-                           const ov::Shape shape = field_shape(layout, field, piece.what.rows, shape_.k);
-                           ov::Strides strides;
-                           if (layout.block_elements > 1) {
-                             strides = {static_cast<size_t>(row_bytes),
-                                        static_cast<size_t>(layout.block_bytes), field.type.size()};
-                           }
-                           tensors.emplace_back(field.type, shape,
-                                                static_cast<const void*>(blocks + field.offset), strides);
-                         }
-                       }
-                       if (piece.what.bias) {
-                         tensors.emplace_back(ov::element::f32, shape_of({1, piece.what.rows}),
-                                              static_cast<const void*>(operand.bias + piece.row));
-                       }
-                     }
-                   }
-                   return std::unique_ptr<NpuWeights>(std::move(weights));
-                 });
-}
-
-/// A view of a row-major matrix.
-template <class T>
-ov::Tensor matrix(T* data, int64_t rows, int64_t cols, int64_t stride) {
-  return {ov::element::f32, shape_of({rows, cols}),
-          static_cast<std::conditional_t<std::is_const_v<T>, const void*, void*>>(data),
-          ov::Strides{static_cast<size_t>(stride) * sizeof(float), sizeof(float)}};
-}
-
-Status OpenVinoGraph::run(const NpuWeights& bound, const NpuRun& run) {
-  const auto& weights = static_cast<const Weights&>(bound);
-  return guarded(fmt::format("OpenVINO on {} failed", device_.info().device), [&]() -> Status {
-    const int64_t m = shape_.tokens;
-    const float* x_data = run.x;
-    int64_t x_stride = run.x_stride;
-    if (device_.dense() && x_stride != shape_.k) {
-      dense_x_.resize(static_cast<size_t>(m * shape_.k));
-      for (int64_t t = 0; t < m; ++t) {
-        std::copy_n(run.x + t * x_stride, shape_.k, dense_x_.data() + t * shape_.k);
-      }
-      x_data = dense_x_.data();
-      x_stride = shape_.k;
-    }
-    const ov::Tensor x = matrix(x_data, m, shape_.k, x_stride);
-    for (size_t p = 0; p < parts_.size(); ++p) {
-      const Part& part = parts_[p];
-      ov::InferRequest& request = requests_[part.request];
-      request.set_input_tensor(0, x);
-      for (size_t i = 0; i < weights.parts[p].size(); ++i) {
-        request.set_input_tensor(i + 1, weights.parts[p][i]);
-      }
-      for (size_t i = 0; i < part.pieces.size() && !device_.dense(); ++i) {
-        const Piece& piece = part.pieces[i];
-        request.set_output_tensor(i, matrix(run.y + piece.out, m, piece.what.rows, run.y_stride));
-      }
-      request.infer();
-      for (size_t i = 0; i < part.pieces.size() && device_.dense(); ++i) {
-        const Piece& piece = part.pieces[i];
-        const auto* y = request.get_output_tensor(i).data<const float>();
-        for (int64_t t = 0; t < m; ++t) {
-          std::copy_n(y + t * piece.what.rows, piece.what.rows, run.y + piece.out + t * run.y_stride);
-        }
-      }
-    }
-    return {};
-  });
-}
 
 /// As OpenVINO calls its CPU device.
 std::string cpu_name() {
@@ -526,6 +394,8 @@ class OpenVino : public NpuProvider {
         info.name = core_.get_property("NPU", ov::device::full_name);
         info.driver = fmt::format("{}, NPU driver {}", version,
                                   core_.get_property("NPU", "NPU_DRIVER_VERSION").as<std::string>());
+        info.memory_bytes =
+            static_cast<Bytes>(core_.get_property("NPU", "NPU_DEVICE_TOTAL_MEM_SIZE").as<uint64_t>());
         info.features = {"fp16"};
         devices.push_back(std::move(info));
       }

@@ -1,9 +1,14 @@
-// What a vendor's NPU library must give: devices, graphs compiled for one static shape with the
-// weights left open, and runs of them on user memory. The NPU processor adds the queue, the
-// timeline, and the sharing of graphs; a provider has no threads or queues of its own.
+// What a vendor's NPU library must give: graphs compiled for a linear operator with its weights in
+// them, and runs of them on user memory. The NPU processor adds the queue and the timeline; a
+// provider has no threads or queues of its own.
 //
-// A run blocks: one thread of the processor owns all runs, binds and starts the next the moment
-// the last has ended, and needs no callbacks from threads of the vendor's.
+// Weights are constants of a graph, since compilers for NPUs then keep them in 4 or 8 bits in the
+// device's own order. Bound at run time they would have to be decoded by the graph itself: with
+// OpenVINO on a CPU, one token through 1536 x 576 weights of Q4_1 took ten times as long (0.40 ms
+// against 0.04 ms).
+//
+// A run blocks: one thread of the processor owns all runs, starts the next the moment the last has
+// ended, and needs no callbacks from threads of the vendor's.
 //
 // Providers are shared libraries that the engine loads on first use, so that a vendor's runtime
 // costs nothing where no NPU is asked for. They report errors as Status and never throw.
@@ -13,7 +18,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -23,55 +27,44 @@
 
 namespace hetero {
 
-/// `rows` consecutive rows of one weight.
+/// `rows` consecutive rows of one weight, in blocks of its dtype as in the file, and a bias for each
+/// row (nullptr: none).
 struct NpuSegment {
   int64_t rows = 0;
   DType dtype = DType::kF32;
-  bool bias = false;
+  const std::byte* weight = nullptr;
+  const std::byte* bias = nullptr;
+  DType bias_dtype = DType::kF32;  // F32, F16 or BF16
 
   auto operator<=>(const NpuSegment&) const = default;
 };
 
 /// All that a graph is compiled for: y [tokens, sum of rows] = x [tokens, k] W^T + b, with the
-/// segments' rows stacked in W. Layers with equal shapes share one graph.
-struct NpuShape {
-  int64_t tokens = 0;
+/// segments' rows stacked in W.
+struct NpuLinear {
+  int64_t tokens = 0;  // 0, where the device can: any number
   int64_t k = 0;
   std::vector<NpuSegment> segments;
 
-  auto operator<=>(const NpuShape&) const = default;
-};
-
-/// A segment's first row, in blocks of its dtype as in the file, and its biases (nullptr: none).
-/// Both outlive the NpuWeights that are made from them.
-struct NpuOperand {
-  const std::byte* weight = nullptr;
-  const float* bias = nullptr;
-};
-
-/// Weights in the form in which a graph's runs take them: views of the file, or copies.
-class NpuWeights {
- public:
-  virtual ~NpuWeights() = default;
+  auto operator<=>(const NpuLinear&) const = default;
 };
 
 /// Row-major f32 matrices of a run; strides in elements, from one row to the next.
 struct NpuRun {
+  int64_t tokens = 0;
   const float* x = nullptr;
   int64_t x_stride = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
 };
 
-/// A compiled graph. Outlives the weights bound to it.
+/// A compiled graph.
 class NpuGraph {
  public:
   virtual ~NpuGraph() = default;
-  /// `operands` follow the shape's segments.
-  virtual Result<std::unique_ptr<NpuWeights>> bind(std::span<const NpuOperand> operands) = 0;
   /// Computes and returns when y is written. Calls never overlap, also not with those on other
-  /// graphs of the device, but may overlap with compile() and bind().
-  virtual Status run(const NpuWeights& weights, const NpuRun& run) = 0;
+  /// graphs of the device, but may overlap with compile().
+  virtual Status run(const NpuRun& run) = 0;
 };
 
 /// An open device. Outlives its graphs.
@@ -79,8 +72,12 @@ class NpuDevice {
  public:
   virtual ~NpuDevice() = default;
   virtual bool supports(DType dtype) const = 0;
-  virtual Result<std::unique_ptr<NpuGraph>> compile(const NpuShape& shape) = 0;
-  /// Memory held for graphs and for copies of weights, as far as the provider knows it.
+  /// Graphs take any number of tokens (NpuLinear::tokens is 0), so that one holds the weights for
+  /// all lengths.
+  virtual bool any_tokens() const = 0;
+  /// Copies what it needs of weights and biases.
+  virtual Result<std::unique_ptr<NpuGraph>> compile(const NpuLinear& linear) = 0;
+  /// Memory held for graphs, as far as the provider knows it.
   virtual Bytes bytes() const = 0;
 };
 
@@ -89,6 +86,7 @@ struct NpuDeviceInfo {
   std::string name;
   std::string driver;
   bool stand_in = false;
+  Bytes memory_bytes = 0;  // 0: the machine's
   double unit_roundoff = 0x1p-11;
   std::vector<std::string> features;
 };
@@ -96,9 +94,8 @@ struct NpuDeviceInfo {
 struct NpuOptions {
   int threads = 1;        // of a stand-in
   std::string cache_dir;  // for compiled graphs; empty: none
-  /// Give the device copies of weights and activations without gaps, where it could also take
-  /// views with strides.
-  bool dense = false;
+  /// Compile for exact numbers of tokens, where the device could also take any.
+  bool static_shapes = false;
 };
 
 class NpuProvider {
@@ -110,7 +107,7 @@ class NpuProvider {
 };
 
 /// Changes with this header: a provider built from another version of it is not used.
-inline constexpr int kNpuProviderVersion = 1;
+inline constexpr int kNpuProviderVersion = 2;
 
 /// What a provider's library exports as "hetero_npu_provider": the provider, which lives as long
 /// as the library, or nullptr if it was built for another version or cannot start.

@@ -10,6 +10,7 @@ extern const std::string_view elementwise;
 extern const std::string_view blocks;
 extern const std::string_view linear_cpu;
 extern const std::string_view linear_gpu;
+extern const std::string_view linear_gpu_tile;
 extern const std::string_view attention_cpu;
 extern const std::string_view attention_gpu;
 extern const std::string_view experts;

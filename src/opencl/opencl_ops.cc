@@ -20,11 +20,10 @@ constexpr int64_t kTurn = 256;         // TURN of elementwise.cl
 constexpr int64_t kCpuPanel = 12;
 constexpr int64_t kCpuTileRows = 256;
 constexpr int64_t kCpuVectorRows = 16;
-constexpr int64_t kGpuThreadOutputs = 4;
-constexpr int64_t kGpuVectorLanes = 128;
 constexpr int64_t kGpuVectorRows = 4;
-constexpr int64_t kGpuVectorTokens = 4;
-constexpr int64_t kGpuVectorMaxTokens = 8;  // from here on tiles are faster
+constexpr int64_t kGpuFewTokens = 4;
+constexpr int64_t kGpuFewMaxTokens = 8;  // from here on tiles are faster
+constexpr int64_t kGpuUnit = 8;          // UNIT of blocks.cl
 // Of attention_cpu.cl, and the most for attention_gpu.cl.
 constexpr int64_t kCpuAttentionQueries = 12;
 constexpr int64_t kGpuAttentionQueries = 16;
@@ -35,26 +34,29 @@ int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 bool has_weight_kernels(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-    case DType::kQ8_0:
-      return true;
-    default:
-      return false;
-  }
+  return dtype != DType::kI32;
+}
+
+/// One size of linear_gpu_tile.cl, as a kernel of that name.
+std::string tile_source(const std::string& name, const KernelTile& tile) {
+  return fmt::format(
+      "#define TILE_NAME {}\n#define TILE_M {}\n#define TILE_N {}\n#define TILE_K {}\n#define THREAD_M {}\n"
+      "#define THREAD_N {}\n{}",
+      name, tile.m, tile.n, tile.k, tile.thread_m, tile.thread_n, opencl_kernels::linear_gpu_tile);
 }
 
 /// The kernels of Embed and Linear for weights of one type.
 Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype) {
-  const std::string_view linear = context.shape.cpu ? opencl_kernels::linear_cpu : opencl_kernels::linear_gpu;
-  return kernel_program(context, fmt::format("weights-{}", traits(dtype).name),
-                        {opencl_kernels::blocks, linear},
-                        fmt::format("-DWEIGHT_{} -DTILE_M={} -DTILE_N={}", traits(dtype).name,
-                                    context.shape.tile, context.shape.tile));
+  const KernelShape& shape = context.shape;
+  const std::string name = fmt::format("weights-{}", traits(dtype).name);
+  const std::string weight = fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}", traits(dtype).name, shape.lanes);
+  if (shape.cpu) {
+    return kernel_program(context, name, {opencl_kernels::blocks, opencl_kernels::linear_cpu}, weight);
+  }
+  return kernel_program(context, name,
+                        {opencl_kernels::blocks, opencl_kernels::linear_gpu, tile_source("linear_tile", shape.tile),
+                         tile_source("linear_small_tile", shape.small_tile)},
+                        weight);
 }
 
 /// A short vector (a norm's weights, a bias) as floats.
@@ -78,7 +80,7 @@ class EmbedExecutable : public OpenClExecutable {
     KernelCall call(queue, kernel);
     call.binding(launch.inputs[0]).binding(launch.outputs[0]).memory(*table).offset(table->lead());
     call.number(rows).number(cols).value(scale).number(launch.tokens);
-    const int64_t groups = lanes == 1 ? 1 : ceil_div(cols, 8 * lanes);
+    const int64_t groups = lanes == 1 ? 1 : ceil_div(cols, kGpuUnit * lanes);
     return call.run(groups, std::max<int64_t>(1, launch.tokens), lanes);
   }
 };
@@ -122,9 +124,16 @@ class RmsNormExecutable : public OpenClExecutable {
 class LinearExecutable : public OpenClExecutable {
  public:
   using OpenClExecutable::OpenClExecutable;
+  /// A kernel, and the rows of W and of x in one of its work-groups.
+  struct Way {
+    cl_kernel kernel = nullptr;
+    int64_t max_tokens = 0;
+    int64_t rows = 0;
+    int64_t tokens = 0;
+    int64_t lanes = 1;
+  };
   struct Segment {
-    cl_kernel tile = nullptr;
-    cl_kernel vector = nullptr;
+    std::vector<Way> ways;  // ascending max_tokens; the first that takes all tokens is used
     std::shared_ptr<OpenClBuffer> weight;
     Bytes weight_bytes = 0;              // offset of the segment's first row
     std::shared_ptr<OpenClBuffer> bias;  // of the segment's rows; nullptr: none
@@ -133,17 +142,18 @@ class LinearExecutable : public OpenClExecutable {
   };
   std::vector<Segment> segments;
   int64_t k = 0;
-  KernelShape shape;
 
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
     const bool warm_up = launch.tokens == 0;
-    const bool vector = launch.tokens <= (shape.cpu ? 1 : kGpuVectorMaxTokens);
     for (const Segment& segment : segments) {
-      if (vector || warm_up) {
-        HETERO_RETURN_IF_ERROR(run_vector(queue, launch, segment));
-      }
-      if (!vector || warm_up) {
-        HETERO_RETURN_IF_ERROR(run_tile(queue, launch, segment));
+      for (const Way& way : segment.ways) {
+        const bool chosen = launch.tokens <= way.max_tokens;
+        if (chosen || warm_up) {
+          HETERO_RETURN_IF_ERROR(run(queue, launch, segment, way));
+        }
+        if (chosen && !warm_up) {
+          break;
+        }
       }
     }
     return {};
@@ -159,27 +169,12 @@ class LinearExecutable : public OpenClExecutable {
     call.number(segment.rows).number(k);
   }
 
-  Status run_vector(KernelQueue& queue, const Launch& launch, const Segment& segment) const {
-    KernelCall call(queue, segment.vector);
+  Status run(KernelQueue& queue, const Launch& launch, const Segment& segment, const Way& way) const {
+    KernelCall call(queue, way.kernel);
     operands(call, launch, segment);
     call.number(launch.tokens);
-    if (shape.cpu) {
-      return call.run(ceil_div(segment.rows, kCpuVectorRows), std::max<int64_t>(1, launch.tokens), 1);
-    }
-    return call.run(ceil_div(segment.rows, kGpuVectorRows),
-                    ceil_div(std::max<int64_t>(1, launch.tokens), kGpuVectorTokens), kGpuVectorLanes);
-  }
-
-  Status run_tile(KernelQueue& queue, const Launch& launch, const Segment& segment) const {
-    KernelCall call(queue, segment.tile);
-    operands(call, launch, segment);
-    call.number(kCpuTileRows).number(launch.tokens);
-    const int64_t tokens = std::max<int64_t>(1, launch.tokens);
-    if (shape.cpu) {
-      return call.run(ceil_div(segment.rows, kCpuPanel), ceil_div(tokens, kCpuTileRows), 1);
-    }
-    const int64_t side = shape.tile / kGpuThreadOutputs;
-    return call.run(ceil_div(segment.rows, shape.tile), ceil_div(tokens, shape.tile), side * side);
+    return call.run(ceil_div(segment.rows, way.rows),
+                    ceil_div(std::max<int64_t>(1, launch.tokens), way.tokens), way.lanes);
   }
 };
 
@@ -309,12 +304,27 @@ Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, co
   const Op& op = graph.op(slice.op);
   auto made = std::make_unique<LinearExecutable>(op.name, tokens);
   made->k = graph.weight(op.weights[0]).cols;
-  made->shape = context.shape;
   for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
     LinearExecutable::Segment segment;
     HETERO_TRY(OpenClProgram * program, weight_program(context, s.weight->dtype));
-    HETERO_TRY(segment.tile, program->kernel("linear_tile"));
-    HETERO_TRY(segment.vector, program->kernel("linear_vector"));
+    const auto add = [&](const char* name, int64_t max_tokens, int64_t rows, int64_t rows_of_x,
+                         int64_t lanes) -> Status {
+      HETERO_TRY(cl_kernel kernel, program->kernel(name));
+      segment.ways.push_back({kernel, max_tokens, rows, rows_of_x, lanes});
+      return {};
+    };
+    const KernelShape& shape = context.shape;
+    constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+    if (shape.cpu) {
+      HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kCpuVectorRows, 1, 1));
+      HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, kCpuPanel, kCpuTileRows, 1));
+    } else {
+      const KernelTile& small = shape.small_tile;
+      HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kGpuVectorRows, 1, shape.lanes));
+      HETERO_RETURN_IF_ERROR(add("linear_few", kGpuFewMaxTokens, kGpuVectorRows, kGpuFewTokens, shape.lanes));
+      HETERO_RETURN_IF_ERROR(add("linear_small_tile", small.m, small.n, small.m, small.lanes()));
+      HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, shape.tile.n, shape.tile.m, shape.tile.lanes()));
+    }
     HETERO_TRY(segment.weight, context.memory.weight(*s.weight));
     segment.weight_bytes = segment.weight->lead() + s.row_begin * row_bytes(s.weight->dtype, s.weight->cols);
     if (s.bias != nullptr) {
@@ -399,7 +409,12 @@ KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu) {
     return shape;
   }
   shape.lanes = device.max_work_group >= 128 ? 128 : 32;
-  shape.tile = device.max_work_group >= 256 ? 64 : 32;
+  shape.small_tile = device.max_work_group >= 128 ? KernelTile{32, 64, 64} : KernelTile{32, 32, 32};
+  if (device.max_work_group < 256) {
+    shape.tile = shape.small_tile;
+  } else {
+    shape.tile = {128, 128, 16, 8, 8};
+  }
   // OpenCL C knows sub-groups from 2.0 on. "OpenCL <major>..." by the specification.
   const char major = device.version.size() > 7 ? device.version[7] : '1';
   if (device.subgroups && major >= '2') {
@@ -442,9 +457,8 @@ Status opencl_supports(const OpenClContext& context, const Graph& graph, const O
   for (const WeightId id : op.weights) {
     const Weight& weight = graph.weight(id);
     if (!op.is<RmsNorm>() && !has_weight_kernels(weight.dtype)) {
-      return unsupported(
-          fmt::format("{}: {} of type {}: OpenCL kernels take F32, F16, BF16, Q4_0, Q4_1 and Q8_0", device,
-                      weight.name, traits(weight.dtype).name));
+      return unsupported(fmt::format("{}: {} of type {}: OpenCL kernels take no such weights", device,
+                                     weight.name, traits(weight.dtype).name));
     }
     if (weight.rows > std::numeric_limits<int32_t>::max() ||
         weight.cols > std::numeric_limits<int32_t>::max()) {

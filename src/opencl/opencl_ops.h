@@ -13,11 +13,23 @@
 
 namespace hetero {
 
+/// A size of linear_gpu_tile.cl.
+struct KernelTile {
+  int64_t m = 0;         // rows of x
+  int64_t n = 0;         // rows of W
+  int64_t k = 0;         // elements of both at a time
+  int64_t thread_m = 4;  // outputs of one work-item
+  int64_t thread_n = 4;
+
+  int64_t lanes() const { return (m / thread_m) * (n / thread_n); }
+};
+
 /// How kernels are shaped for a device; see kernels/common.cl.
 struct KernelShape {
-  bool cpu = false;  // one work-item is one task
-  int lanes = 1;     // work-items that share a row
-  int tile = 64;     // GPUs: rows and columns of a tile of Linear
+  bool cpu = false;       // one work-item is one task
+  int lanes = 1;          // work-items that share a row
+  KernelTile tile;        // GPUs: of Linear, for many rows of x
+  KernelTile small_tile;  // and for up to small_tile.m
   bool subgroups = false;
   std::string std_option;  // "-cl-std=CL1.2"
 };

@@ -7,12 +7,28 @@ kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
   }
 }
 
-// For each column i of this lane after the last whole vector of 8. The count of turns is a constant and
-// the condition stands inside: PoCL 3.1 lets every lane do the first turn of a loop that only some
-// lanes should enter at all, when lane 0 does.
-#define FOR_REST(i, vectors, cols, lane) \
-  for (int turn_ = 0, i = (vectors) * 8 + (lane); turn_ < 8; turn_ += LANES, i += LANES) \
-    if (i < (cols))
+// Rows pass in steps: vectors of one work-item for devices of type CPU, and what is left of a row
+// singly; single floats of neighbouring lanes for GPUs, which so load whole lines.
+#if CPU_SHAPE
+#define STEP 8
+typedef float8 Step;
+#define LOAD(p) vload8(0, p)
+#define STORE(v, p) vstore8(v, 0, p)
+#define SUM(v) sum8(v)
+#define STEPS_OF_ROW(i, end) for (int i = 0; i + 8 <= (end); i += 8)
+#define REST_OF_ROW(i, end) for (int i = (end) / 8 * 8; i < (end); ++i)
+#else
+#define STEP 1
+typedef float Step;
+#define LOAD(p) (*(p))
+#define STORE(v, p) (*(p) = (v))
+#define SUM(v) (v)
+// All lanes go round equally often: PoCL 3.1 loses the condition of loops, behind a barrier, that
+// some lanes do not enter.
+#define STEPS_OF_ROW(i, end) \
+  for (int all = 0, i = get_local_id(0); all < (end); all += LANES, i += LANES) if (i < (end))
+#define REST_OF_ROW(i, end) for (int i = 0; i < 0; ++i)
+#endif
 
 // One work-group for each row. s = x + y (has_residual), h = s / sqrt(mean(s^2) + eps) * w
 kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_stride,  //
@@ -27,50 +43,44 @@ kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_str
   }
   x += x_offset + t * x_stride;
   h += h_offset + t * h_stride;
-  const int lane = get_local_id(0);
-  const int vectors = cols / 8;
-  float8 squares = 0.0f;
+  Step squares = 0.0f;
   float rest = 0.0f;
   if (has_residual) {
     y += y_offset + t * y_stride;
     s += s_offset + t * s_stride;
-    for (int i = lane; i < vectors; i += LANES) {
-      const float8 v = vload8(i, x) + vload8(i, y);
-      vstore8(v, i, s);
+    STEPS_OF_ROW(i, cols) {
+      const Step v = LOAD(x + i) + LOAD(y + i);
+      STORE(v, s + i);
       squares = mad(v, v, squares);
     }
-    FOR_REST(i, vectors, cols, lane) {
+    REST_OF_ROW(i, cols) {
       const float v = x[i] + y[i];
       s[i] = v;
       rest = mad(v, v, rest);
     }
     x = s;  // each lane reads back only what it wrote
   } else {
-    for (int i = lane; i < vectors; i += LANES) {
-      const float8 v = vload8(i, x);
+    STEPS_OF_ROW(i, cols) {
+      const Step v = LOAD(x + i);
       squares = mad(v, v, squares);
     }
-    FOR_REST(i, vectors, cols, lane) {
-      rest = mad(x[i], x[i], rest);
-    }
+    REST_OF_ROW(i, cols) { rest = mad(x[i], x[i], rest); }
   }
-  const float total = lanes_sum(sum8(squares) + rest, shared);
+  const float total = lanes_sum(SUM(squares) + rest, shared);
   const float scale = 1.0f / sqrt(total / (float)cols + eps);
-  for (int i = lane; i < vectors; i += LANES) {
-    vstore8(vload8(i, x) * scale * vload8(i, w), i, h);
+  STEPS_OF_ROW(i, cols) {
+    STORE(LOAD(x + i) * scale * LOAD(w + i), h + i);
   }
-  FOR_REST(i, vectors, cols, lane) {
-    h[i] = x[i] * scale * w[i];
-  }
+  REST_OF_ROW(i, cols) { h[i] = x[i] * scale * w[i]; }
 }
 
 // Groups along dimension 0 share a row, one chunk of GATED_CHUNK columns each.
 #define GATED_CHUNK 1024
 
-inline float8 activate8(float8 g, int gelu) {
+inline Step activate(Step g, int gelu) {
   if (gelu) {
     // The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415), by tanh(u) = 1 - 2 / (e^2u + 1)
-    const float8 u = 0.7978845608028654f * mad(0.044715f * g * g, g, g);
+    const Step u = 0.7978845608028654f * mad(0.044715f * g * g, g, g);
     return g - g / (exp(2.0f * u) + 1.0f);
   }
   return g / (1.0f + exp(-g));
@@ -83,16 +93,18 @@ kernel LANE_GROUP void gated(global const float* x, long x_offset, long x_stride
   if (t >= tokens) {
     return;
   }
-  x += x_offset + t * x_stride;
-  y += y_offset + t * y_stride;
-  const int begin = get_group_id(0) * GATED_CHUNK;
-  const int end = min(begin + GATED_CHUNK, cols);
-  const int vectors_end = begin + (end - begin) / 8 * 8;
-  for (int i = begin + 8 * (int)get_local_id(0); i < vectors_end; i += 8 * LANES) {
-    vstore8(activate8(vload8(0, x + i), gelu) * vload8(0, x + cols + i), 0, y + i);
+  const int first = get_group_id(0) * GATED_CHUNK;
+  const int count = min(GATED_CHUNK, cols - first);
+  x += x_offset + t * x_stride + first;
+  y += y_offset + t * y_stride + first;
+  STEPS_OF_ROW(i, count) {
+    STORE(activate(LOAD(x + i), gelu) * LOAD(x + cols + i), y + i);
   }
-  for (int i = vectors_end + (int)get_local_id(0); i < end; i += LANES) {
-    y[i] = activate8((float8)(x[i]), gelu).s0 * x[cols + i];
+  REST_OF_ROW(i, count) {
+    const Step g = x[i];
+    float activated[STEP];
+    STORE(activate(g, gelu), activated);
+    y[i] = activated[0] * x[cols + i];
   }
 }
 

@@ -23,11 +23,15 @@ kernel LANE_GROUP void expert_linear(global const float* x, long x_offset, long 
   const int end = min(first + EXPERT_ROWS, n);
   w += w_bytes + ((long)expert * n + first) * row_bytes(k);
   for (int r = first; r < end; ++r, w += row_bytes(k)) {
-    float8 sum = 0.0f;
-    for (int i = 8 * (int)get_local_id(0); i < k; i += 8 * LANES) {
-      sum = fma(weight8(w, i, k), floats8(x, i, k), sum);
+    Floats sum = 0.0f;
+    for (uint all = 0; all * UNIT < (uint)k; all += LANES) {
+      const uint unit = all + get_local_id(0);
+      if (unit * UNIT < (uint)k) {
+        const uint i = first_element(unit);
+        sum = unit_dot(unit_at(w, unit, k), row_floats(x, i, k), row_floats(x, i + SPLIT, k), sum);
+      }
     }
-    const float total = lanes_sum(sum8(sum), shared);
+    const float total = lanes_sum(sum_floats(sum), shared);
     if (get_local_id(0) == 0) {
       y[r] = total;
     }

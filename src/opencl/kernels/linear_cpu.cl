@@ -5,21 +5,25 @@
 #define PANEL 12  // rows of W decoded at a time, a multiple of 3
 #endif
 #ifndef CHUNK
-#define CHUNK 576  // of k: PANEL x CHUNK floats stay in the nearest caches; a multiple of 32
+#define CHUNK (576 / (2 * SPLIT) * (2 * SPLIT))  // of k: PANEL x CHUNK floats stay in the nearest caches
 #endif
 #ifndef VECTOR_ROWS
 #define VECTOR_ROWS 16  // rows of W of one work-item in linear_vector
 #endif
 
-// Rows of x (dimension 1: tiles of tile_rows) times PANEL rows of W (dimension 0).
+#ifndef TILE_ROWS
+#define TILE_ROWS 256  // rows of x in one work-item of linear_tile
+#endif
+
+// Rows of x (dimension 1: tiles of TILE_ROWS) times PANEL rows of W (dimension 0).
 kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_stride,  //
                                    global float* y, long y_offset, long y_stride,        //
                                    global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                                   int n, int k, int tile_rows, int tokens) {
+                                   int n, int k, int tokens) {
   local float panel[PANEL * CHUNK] __attribute__((aligned(32)));
   const int first = get_group_id(0) * PANEL;
-  const int t_begin = get_group_id(1) * tile_rows;
-  const int t_end = min(t_begin + tile_rows, tokens);
+  const int t_begin = get_group_id(1) * TILE_ROWS;
+  const int t_end = min(t_begin + TILE_ROWS, tokens);
   if (t_begin >= t_end) {
     return;
   }
@@ -30,24 +34,15 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
   for (int chunk = 0; chunk < k; chunk += CHUNK) {
     const int count = min(CHUNK, k - chunk);
     const int whole = count / 8 * 8;
-    const int padded = (count + 7) / 8 * 8;
     for (int r = 0; r < PANEL; ++r) {
       // Rows past the end repeat the last one; their sums are not stored.
       global const uchar* row = w + (first + min(r, rows - 1)) * row_bytes(k);
       local float* out = panel + r * CHUNK;
-#if BLOCK == 32
-      global const uchar* block = row + row_bytes(chunk);
-      for (int i = 0; i < count; i += 32, block += BLOCK_BYTES) {
-        vstore8(block8(block, 0), 0, out + i);
-        vstore8(block8(block, 1), 0, out + i + 8);
-        vstore8(block8(block, 2), 0, out + i + 16);
-        vstore8(block8(block, 3), 0, out + i + 24);
+      for (uint unit = 0; unit * UNIT < (uint)count; ++unit) {
+        const Unit u = unit_at(row, chunk / UNIT + unit, k);
+        vstore8(unit_low(u), 0, out + first_element(unit));
+        vstore8(unit_high(u), 0, out + first_element(unit) + SPLIT);
       }
-#else
-      for (int i = 0; i < padded; i += 8) {
-        vstore8(weight8(row, chunk + i, k), 0, out + i);
-      }
-#endif
     }
     for (int t = t_begin; t < t_end; t += 4) {
       global const float* x0 = x + t * x_stride + chunk;
@@ -73,7 +68,7 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
     a30 = fma(u, v0, a30), a31 = fma(u, v1, a31), a32 = fma(u, v2, a32); \
   }
 #define WHOLE(row) vload8(0, row + i)
-#define PART(row) floats8(row, i, count)
+#define PART(row) row_floats(row, i, count)
         int i = 0;
         for (; i < whole; i += 8) {
           STEP(WHOLE)
@@ -116,30 +111,27 @@ kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long 
   for (int r = first; r < end; r += 2) {
     global const uchar* row0 = w + r * row_bytes(k);
     global const uchar* row1 = r + 1 < end ? row0 + row_bytes(k) : row0;
-    float8 a0 = 0.0f, a1 = 0.0f, b0 = 0.0f, b1 = 0.0f;
-#if BLOCK == 32
-    for (int i = 0; i < k; i += 32, row0 += BLOCK_BYTES, row1 += BLOCK_BYTES) {
-      const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
-      const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
-      a0 = block_dot(row0, x0, x1, x2, x3, a0);
-      b0 = block_dot(row1, x0, x1, x2, x3, b0);
+    float8 a = 0.0f, b = 0.0f;
+    // Units that share a block's scales side by side, so that those are decoded once.
+    uint unit = 0;
+    for (; (unit + UNITS) * UNIT <= (uint)k; unit += UNITS) {
+#pragma unroll
+      for (uint j = unit; j < unit + UNITS; ++j) {
+        const float8 low = vload8(0, x + first_element(j)), high = vload8(0, x + first_element(j) + SPLIT);
+        a = unit_dot(unit_at(row0, j, k), low, high, a);
+        b = unit_dot(unit_at(row1, j, k), low, high, b);
+      }
     }
-#else
-    int i = 0;
-    for (; i + 8 <= k; i += 8) {
-      const float8 u = vload8(0, x + i);
-      a0 = fma(PLAIN8(row0 + (long)i * BLOCK_BYTES), u, a0);
-      b0 = fma(PLAIN8(row1 + (long)i * BLOCK_BYTES), u, b0);
-    }
-    if (i < k) {
-      const float8 u = floats8(x, i, k);
-      a1 = fma(weight8(row0, i, k), u, a1);
-      b1 = fma(weight8(row1, i, k), u, b1);
+#if BLOCK == 1
+    if (unit * UNIT < (uint)k) {
+      const float8 low = row_floats(x, unit * UNIT, k), high = row_floats(x, unit * UNIT + RUN, k);
+      a = unit_dot(unit_at(row0, unit, k), low, high, a);
+      b = unit_dot(unit_at(row1, unit, k), low, high, b);
     }
 #endif
-    y[r] = sum8(a0 + a1) + (has_bias ? bias[r] : 0.0f);
+    y[r] = sum8(a) + (has_bias ? bias[r] : 0.0f);
     if (r + 1 < end) {
-      y[r + 1] = sum8(b0 + b1) + (has_bias ? bias[r + 1] : 0.0f);
+      y[r + 1] = sum8(b) + (has_bias ? bias[r + 1] : 0.0f);
     }
   }
 }
