@@ -21,10 +21,15 @@ Status KernelCall::run(int64_t groups, int64_t rows, int64_t lanes) {
   HETERO_RETURN_IF_ERROR(cl_status(error_, "clSetKernelArg"));
   const size_t global[2] = {static_cast<size_t>(groups * lanes), static_cast<size_t>(rows)};
   const size_t local[2] = {static_cast<size_t>(lanes), 1};
+  const bool wanted =
+      queue_.events == Events::kFirstAndLast || (queue_.events == Events::kFirst && !queue_.last);
   cl_event event = nullptr;
-  const cl_int error =
-      queue_.api.EnqueueNDRangeKernel(queue_.queue, kernel_, 2, nullptr, global, local, 0, nullptr, &event);
+  const cl_int error = queue_.api.EnqueueNDRangeKernel(queue_.queue, kernel_, 2, nullptr, global, local, 0,
+                                                       nullptr, wanted ? &event : nullptr);
   HETERO_RETURN_IF_ERROR(cl_status(error, "clEnqueueNDRangeKernel"));
+  if (!wanted) {
+    return {};
+  }
   if (!queue_.last) {
     queue_.last = ClEvent(event);
   } else {

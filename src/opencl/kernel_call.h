@@ -10,10 +10,14 @@
 
 namespace hetero {
 
+/// Which kernels of a submission are given events.
+enum class Events { kNone, kFirst, kFirstAndLast };
+
 /// Where kernels are enqueued; keeps the events of the first and the last one of a submission.
 struct KernelQueue {
   const OpenClApi& api;
   cl_command_queue queue = nullptr;
+  Events events = Events::kFirstAndLast;
   ClEvent first;
   ClEvent last;
 };

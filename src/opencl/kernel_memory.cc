@@ -36,12 +36,12 @@ Result<ClMem> KernelMemory::create(cl_mem_flags flags, Bytes size, void* host, c
   return mem;
 }
 
-Status KernelMemory::fill(cl_mem mem, const void* from, Bytes size, const std::string& name) {
+Status KernelMemory::fill(cl_mem mem, Bytes offset, const void* from, Bytes size, const std::string& name) {
   for (Bytes at = 0; at < size; at += kPiece) {
     const Bytes piece = std::min(kPiece, size - at);
-    const cl_int error =
-        api_.EnqueueWriteBuffer(queue_, mem, CL_TRUE, static_cast<size_t>(at), static_cast<size_t>(piece),
-                                static_cast<const std::byte*>(from) + at, 0, nullptr, nullptr);
+    const cl_int error = api_.EnqueueWriteBuffer(
+        queue_, mem, CL_TRUE, static_cast<size_t>(offset + at), static_cast<size_t>(piece),
+        static_cast<const std::byte*>(from) + at, 0, nullptr, nullptr);
     HETERO_RETURN_IF_ERROR(
         cl_status(error, fmt::format("{}: copying {} to the device", device_.info.name, name)));
   }
@@ -67,21 +67,28 @@ Result<std::unique_ptr<OpenClBuffer>> KernelMemory::import(std::byte* host, Byte
   }
   HETERO_TRY(buffer->mem_, create(CL_MEM_READ_WRITE, size, nullptr, "a buffer"));
   // The host's contents at import are part of the contract: a KV cache may come filled.
-  HETERO_RETURN_IF_ERROR(fill(buffer->mem(), host, size, "a buffer"));
+  HETERO_RETURN_IF_ERROR(fill(buffer->mem(), 0, host, size, "a buffer"));
   buffer->device_bytes_ = &device_bytes_;
   device_bytes_ += size;
   return buffer;
 }
 
-Result<std::shared_ptr<OpenClBuffer>> KernelMemory::weight(const Weight& weight) {
+Result<std::shared_ptr<OpenClBuffer>> KernelMemory::stack(const std::vector<const Weight*>& weights) {
   std::erase_if(weights_, [](const auto& entry) { return entry.second.expired(); });
-  const Bytes size = weight.rows * row_bytes(weight.dtype, weight.cols);
-  const auto found = weights_.find({weight.data, size});
+  const auto bytes_of = [](const Weight& w) { return w.rows * row_bytes(w.dtype, w.cols); };
+  std::pair<std::vector<const std::byte*>, Bytes> key;
+  for (const Weight* w : weights) {
+    key.first.push_back(w->data);
+    key.second += bytes_of(*w);
+  }
+  const auto found = weights_.find(key);
   if (found != weights_.end()) {
     return found->second.lock();
   }
+  const Bytes size = key.second;
+  const std::string& name = weights[0]->name;
   // OpenCL takes no const pointers; kernels only read weights.
-  auto* data = const_cast<std::byte*>(weight.data);
+  auto* data = const_cast<std::byte*>(weights[0]->data);
   auto buffer = std::make_shared<OpenClBuffer>(api_, data, size);
   if (mode_ == MemoryMode::kHost) {
     // Whole pages, as drivers want them; what lies around the weight in them is never touched.
@@ -89,14 +96,18 @@ Result<std::shared_ptr<OpenClBuffer>> KernelMemory::weight(const Weight& weight)
     buffer->lead_ = static_cast<Bytes>(reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(page));
     const Bytes whole = (buffer->lead_ + size + page - 1) / page * page;
     HETERO_TRY(buffer->mem_,
-               create(CL_MEM_READ_ONLY | CL_MEM_USE_HOST_PTR, whole, data - buffer->lead_, weight.name));
+               create(CL_MEM_READ_ONLY | CL_MEM_USE_HOST_PTR, whole, data - buffer->lead_, name));
   } else if (mode_ == MemoryMode::kCopy) {
-    HETERO_TRY(buffer->mem_, create(CL_MEM_READ_ONLY, size, nullptr, weight.name));
-    HETERO_RETURN_IF_ERROR(fill(buffer->mem(), data, size, weight.name));
+    HETERO_TRY(buffer->mem_, create(CL_MEM_READ_ONLY, size, nullptr, name));
+    Bytes offset = 0;
+    for (const Weight* w : weights) {
+      HETERO_RETURN_IF_ERROR(fill(buffer->mem(), offset, w->data, bytes_of(*w), w->name));
+      offset += bytes_of(*w);
+    }
     buffer->device_bytes_ = &device_bytes_;
     device_bytes_ += size;
   }
-  weights_[{weight.data, size}] = buffer;
+  weights_[key] = buffer;
   return buffer;
 }
 

@@ -58,7 +58,10 @@ class KernelMemory {
   Result<std::unique_ptr<OpenClBuffer>> import(std::byte* host, Bytes size);
 
   /// A whole weight as it lies in the file; in mode kCopy one copy for all executables that hold it.
-  Result<std::shared_ptr<OpenClBuffer>> weight(const Weight& weight);
+  Result<std::shared_ptr<OpenClBuffer>> weight(const Weight& weight) { return stack({&weight}); }
+  /// Likewise, several weights of one dtype and width, one behind the other. More than one only in
+  /// mode kCopy.
+  Result<std::shared_ptr<OpenClBuffer>> stack(const std::vector<const Weight*>& weights);
 
   /// Some numbers of our own.
   Result<std::shared_ptr<OpenClBuffer>> constants(std::vector<float> values, const std::string& name);
@@ -67,7 +70,7 @@ class KernelMemory {
 
  private:
   Result<ClMem> create(cl_mem_flags flags, Bytes size, void* host, const std::string& name);
-  Status fill(cl_mem mem, const void* from, Bytes size, const std::string& name);
+  Status fill(cl_mem mem, Bytes offset, const void* from, Bytes size, const std::string& name);
 
   const OpenClApi& api_;
   const OpenClDevice& device_;
@@ -76,7 +79,7 @@ class KernelMemory {
   MemoryMode mode_;
   Bytes device_bytes_ = 0;
   // Weak: a weight lives as long as an executable that uses it, since the graph behind it does too.
-  std::map<std::pair<const std::byte*, Bytes>, std::weak_ptr<OpenClBuffer>> weights_;
+  std::map<std::pair<std::vector<const std::byte*>, Bytes>, std::weak_ptr<OpenClBuffer>> weights_;
 };
 
 }  // namespace hetero

@@ -43,6 +43,7 @@ namespace hetero {
   X(EnqueueWriteBufferRect)        \
   X(EnqueueMapBuffer)              \
   X(EnqueueUnmapMemObject)         \
+  X(EnqueueMarkerWithWaitList)     \
   X(WaitForEvents)                 \
   X(GetEventInfo)                  \
   X(GetEventProfilingInfo)         \

@@ -53,10 +53,11 @@ Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype) {
   if (shape.cpu) {
     return kernel_program(context, name, {opencl_kernels::blocks, opencl_kernels::linear_cpu}, weight);
   }
-  return kernel_program(context, name,
-                        {opencl_kernels::blocks, opencl_kernels::linear_gpu, tile_source("linear_tile", shape.tile),
-                         tile_source("linear_small_tile", shape.small_tile)},
-                        weight);
+  return kernel_program(
+      context, name,
+      {opencl_kernels::blocks, opencl_kernels::linear_gpu, tile_source("linear_tile", shape.tile),
+       tile_source("linear_small_tile", shape.small_tile)},
+      weight);
 }
 
 /// A short vector (a norm's weights, a bias) as floats.
@@ -299,41 +300,88 @@ std::vector<float> turn_tables(const RopeTable& table) {
   return parts;
 }
 
+/// Weights of a Linear that one kernel can take together: consecutive ones of one dtype, which in
+/// mode kCopy lie one behind the other on the device. Elsewhere each is where the file has it.
+std::vector<std::vector<size_t>> stacks(const OpenClContext& context, const Graph& graph, const Op& op) {
+  std::vector<std::vector<size_t>> stacks;
+  Bytes bytes = 0;
+  for (size_t i = 0; i < op.weights.size(); ++i) {
+    const Weight& w = graph.weight(op.weights[i]);
+    const Bytes size = w.rows * row_bytes(w.dtype, w.cols);
+    const bool joins = i > 0 && context.memory.mode() == MemoryMode::kCopy &&
+                       graph.weight(op.weights[i - 1]).dtype == w.dtype &&
+                       bytes + size <= context.device.max_buffer_bytes;
+    if (!joins) {
+      stacks.emplace_back();
+      bytes = 0;
+    }
+    bytes += size;
+    stacks.back().push_back(i);
+  }
+  return stacks;
+}
+
+/// The kernels of one weight type, from the one for the fewest tokens up.
+Result<std::vector<LinearExecutable::Way>> linear_ways(OpenClContext& context, DType dtype) {
+  HETERO_TRY(OpenClProgram * program, weight_program(context, dtype));
+  std::vector<LinearExecutable::Way> ways;
+  const auto add = [&](const char* name, int64_t max_tokens, int64_t rows, int64_t rows_of_x,
+                       int64_t lanes) -> Status {
+    HETERO_TRY(cl_kernel kernel, program->kernel(name));
+    ways.push_back({kernel, max_tokens, rows, rows_of_x, lanes});
+    return {};
+  };
+  const KernelShape& shape = context.shape;
+  constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+  if (shape.cpu) {
+    HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kCpuVectorRows, 1, 1));
+    HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, kCpuPanel, kCpuTileRows, 1));
+    return ways;
+  }
+  const KernelTile& small = shape.small_tile;
+  HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kGpuVectorRows, 1, shape.lanes));
+  HETERO_RETURN_IF_ERROR(add("linear_few", kGpuFewMaxTokens, kGpuVectorRows, kGpuFewTokens, shape.lanes));
+  HETERO_RETURN_IF_ERROR(add("linear_small_tile", small.m, small.n, small.m, small.lanes()));
+  HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, shape.tile.n, shape.tile.m, shape.tile.lanes()));
+  return ways;
+}
+
 Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, const Graph& graph,
                                                       const OpSlice& slice, int64_t tokens) {
   const Op& op = graph.op(slice.op);
   auto made = std::make_unique<LinearExecutable>(op.name, tokens);
   made->k = graph.weight(op.weights[0]).cols;
-  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+  int64_t next = 0;  // the next stack's first output column
+  for (const std::vector<size_t>& stack : stacks(context, graph, op)) {
+    const int64_t first = next;
+    std::vector<const Weight*> weights;
+    for (const size_t i : stack) {
+      weights.push_back(&graph.weight(op.weights[i]));
+      next += weights.back()->rows;
+    }
+    const int64_t begin = std::max(slice.begin, first);
+    const int64_t end = std::min(slice.end, next);
+    if (begin >= end) {
+      continue;
+    }
     LinearExecutable::Segment segment;
-    HETERO_TRY(OpenClProgram * program, weight_program(context, s.weight->dtype));
-    const auto add = [&](const char* name, int64_t max_tokens, int64_t rows, int64_t rows_of_x,
-                         int64_t lanes) -> Status {
-      HETERO_TRY(cl_kernel kernel, program->kernel(name));
-      segment.ways.push_back({kernel, max_tokens, rows, rows_of_x, lanes});
-      return {};
-    };
-    const KernelShape& shape = context.shape;
-    constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
-    if (shape.cpu) {
-      HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kCpuVectorRows, 1, 1));
-      HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, kCpuPanel, kCpuTileRows, 1));
-    } else {
-      const KernelTile& small = shape.small_tile;
-      HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kGpuVectorRows, 1, shape.lanes));
-      HETERO_RETURN_IF_ERROR(add("linear_few", kGpuFewMaxTokens, kGpuVectorRows, kGpuFewTokens, shape.lanes));
-      HETERO_RETURN_IF_ERROR(add("linear_small_tile", small.m, small.n, small.m, small.lanes()));
-      HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, shape.tile.n, shape.tile.m, shape.tile.lanes()));
+    HETERO_TRY(segment.ways, linear_ways(context, weights[0]->dtype));
+    HETERO_TRY(segment.weight, context.memory.stack(weights));
+    segment.weight_bytes = segment.weight->lead() + (begin - first) * row_bytes(weights[0]->dtype, made->k);
+    segment.out_begin = begin - slice.begin;
+    segment.rows = end - begin;
+    bool biased = false;
+    std::vector<float> biases(static_cast<size_t>(segment.rows), 0.0f);
+    for (const LinearSegment& s : linear_segments(graph, slice.op, begin, end)) {
+      if (s.bias != nullptr) {
+        const std::vector<float> all = vector_floats(*s.bias);
+        std::copy_n(all.begin() + s.row_begin, s.rows, biases.begin() + s.out_begin);
+        biased = true;
+      }
     }
-    HETERO_TRY(segment.weight, context.memory.weight(*s.weight));
-    segment.weight_bytes = segment.weight->lead() + s.row_begin * row_bytes(s.weight->dtype, s.weight->cols);
-    if (s.bias != nullptr) {
-      const std::vector<float> all = vector_floats(*s.bias);
-      const auto begin = all.begin() + s.row_begin;
-      HETERO_TRY(segment.bias, context.memory.constants({begin, begin + s.rows}, s.bias->name));
+    if (biased) {
+      HETERO_TRY(segment.bias, context.memory.constants(std::move(biases), op.name));
     }
-    segment.out_begin = s.out_begin;
-    segment.rows = s.rows;
     made->segments.push_back(std::move(segment));
   }
   return std::unique_ptr<OpenClExecutable>(std::move(made));

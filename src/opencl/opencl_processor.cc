@@ -78,6 +78,10 @@ Status OpenClProcessor::start() {
   queue_ = ClQueue(api_.CreateCommandQueue(context_.get(), device_.id, CL_QUEUE_PROFILING_ENABLE, &error));
   HETERO_RETURN_IF_ERROR(cl_status(error, fmt::format("{}: clCreateCommandQueue", name)));
 
+  HETERO_TRY(const std::string intervals, choice("HETERO_OPENCL_INTERVALS", {"each", "batch"}));
+  if (intervals.empty() ? !device_.is_cpu : intervals == "batch") {
+    timeline_.mark_batches(queue_.get());
+  }
   if (device_.is_cpu && (threads > 0 || !options_.cpus.empty())) {
     timeline_.wait_by_callback(queue_.get());
   }
@@ -130,7 +134,7 @@ Status OpenClProcessor::probe() {
     for (int i = 0; i < kCount; ++i) {
       x[i] = i * 3 + round;
     }
-    KernelQueue queue{api_, queue_.get(), {}, {}};
+    KernelQueue queue{api_, queue_.get(), Events::kFirstAndLast, {}, {}};
     KernelCall call(queue, kernel);
     call.memory(*x_buffer).memory(*y_buffer).number(kCount);
     HETERO_RETURN_IF_ERROR(call.run(1, 1, kernels_->shape.lanes).with_prefix(device_.info.name));
@@ -180,7 +184,7 @@ Status OpenClProcessor::warm_up(const OpenClExecutable& executable) {
   // Enough bindings for any operator; none of them is touched when there are no tokens.
   const Binding scratch{scratch_buffer_.get(), 0, 0};
   const Binding bindings[] = {scratch, scratch, scratch, scratch};
-  KernelQueue queue{api_, queue_.get(), {}, {}};
+  KernelQueue queue{api_, queue_.get(), Events::kFirstAndLast, {}, {}};
   HETERO_RETURN_IF_ERROR(executable.enqueue(queue, Launch{0, 0, bindings, bindings}));
   return cl_status(api_.Finish(queue_.get()), fmt::format("{}: clFinish", device_.info.name));
 }
@@ -193,7 +197,7 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
         invalid_argument(fmt::format("{}: {}: {} tokens submitted, compiled for 1 to {}", device_.info.name,
                                      ours.name(), launch.tokens, ours.max_tokens())));
   }
-  KernelQueue queue{api_, queue_.get(), {}, {}};
+  KernelQueue queue{api_, queue_.get(), timeline_.wanted_events(), {}, {}};
   const Status status = ours.enqueue(queue, launch);
   if (!status.ok()) {
     return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
@@ -202,6 +206,7 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
 }
 
 void OpenClProcessor::flush() {
+  timeline_.mark();
   const cl_int error = api_.Flush(queue_.get());
   if (error != CL_SUCCESS) {
     (void)timeline_.poison(cl_status(error, fmt::format("{}: clFlush", device_.info.name)));

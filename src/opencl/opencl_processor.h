@@ -4,6 +4,8 @@
 // answers otherwise do:
 //   HETERO_OPENCL_MEMORY=svm|host|copy  how kernels see memory (see MemoryMode)
 //   HETERO_OPENCL_KERNELS=cpu|gpu       which shape of kernels to use
+//   HETERO_OPENCL_INTERVALS=each|batch  intervals of submissions, or of all up to a flush (see
+//                                       OpenClTimeline::mark_batches)
 #pragma once
 
 #include <memory>

@@ -29,10 +29,48 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
   const uint64_t ticket = ++issued_;
   Entry& slot = entry(ticket);
   slot.ticket = ticket;
-  slot.first = std::move(first);
-  slot.last = std::move(last);
   slot.what = what;
+  if (mark_queue_ == nullptr) {
+    slot.first = std::move(first);
+    slot.last = std::move(last);
+    return ticket;
+  }
+  slot.first = {};
+  slot.last = {};
+  if (!batch_first_) {
+    batch_first_ = std::move(last);
+  }
   return ticket;
+}
+
+Events OpenClTimeline::wanted_events() const {
+  const std::lock_guard lock(mutex_);
+  return mark_queue_ == nullptr ? Events::kFirstAndLast : batch_first_ ? Events::kNone : Events::kFirst;
+}
+
+void OpenClTimeline::mark() {
+  const std::lock_guard lock(mutex_);
+  mark_locked();
+}
+
+void OpenClTimeline::mark_locked() {
+  if (mark_queue_ == nullptr || marked_ == issued_) {
+    return;
+  }
+  cl_event event = nullptr;
+  const cl_int error = api_.EnqueueMarkerWithWaitList(mark_queue_, 0, nullptr, &event);
+  if (error != CL_SUCCESS) {
+    if (error_.ok()) {
+      error_ = cl_status(error, fmt::format("{}: clEnqueueMarkerWithWaitList", device_));
+      poisoned_ = true;
+    }
+    return;
+  }
+  Entry& slot = entry(issued_);
+  slot.first = std::move(batch_first_);
+  batch_first_ = {};
+  slot.last = ClEvent(event);
+  marked_ = issued_;
 }
 
 Status OpenClTimeline::poison(Status error) {
@@ -51,9 +89,17 @@ Status OpenClTimeline::status() const {
 
 ClEvent OpenClTimeline::retained(uint64_t ticket) {
   const std::lock_guard lock(mutex_);
-  // The queue is in order, so a later event stands for one that the ring has dropped.
+  if (mark_queue_ != nullptr && ticket > marked_) {
+    mark_locked();
+  }
+  // The queue is in order, so a later event stands for one that the ring has dropped, or that never
+  // was.
   const uint64_t oldest = issued_ > kKeptIntervals ? issued_ - kKeptIntervals + 1 : 1;
-  const Entry& slot = entry(std::max(ticket, oldest));
+  uint64_t t = std::max(ticket, oldest);
+  while (t < issued_ && !entry(t).last) {
+    ++t;
+  }
+  const Entry& slot = entry(t);
   if (!slot.last || api_.RetainEvent(slot.last.get()) != CL_SUCCESS) {
     return {};
   }
@@ -73,6 +119,9 @@ Status OpenClTimeline::check(uint64_t ticket) {
   for (uint64_t t = std::max(completed_ + 1, oldest); t <= ticket; ++t) {
     cl_int state = CL_COMPLETE;
     const Entry& slot = entry(t);
+    if (!slot.last) {
+      continue;
+    }
     const cl_int error =
         api_.GetEventInfo(slot.last.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(state), &state, nullptr);
     if (error != CL_SUCCESS || state < 0) {
@@ -141,7 +190,7 @@ Interval OpenClTimeline::interval(uint64_t ticket) {
   }
   const std::lock_guard lock(mutex_);
   const Entry& slot = entry(ticket);
-  if (slot.ticket != ticket) {
+  if (slot.ticket != ticket || !slot.last) {
     return {};
   }
   cl_ulong begin = 0;

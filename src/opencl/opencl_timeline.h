@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "opencl/kernel_call.h"
 #include "opencl/loader.h"
 #include "processor/processor.h"
 
@@ -17,9 +18,19 @@ class OpenClTimeline : public Timeline {
  public:
   OpenClTimeline(const OpenClApi& api, std::string device) : api_(api), device_(std::move(device)) {}
 
-  /// Takes over the events of one submission (the same event twice is given with `first` empty) and
-  /// gives its ticket. `what` must outlive the timeline's last message: an operator's name is copied.
+  /// Takes over the events of one submission (the same event twice is given with `first` empty), as
+  /// many as wanted_events() said, and gives its ticket. `what` must outlive the timeline's last message: an
+  /// operator's name is copied.
   uint64_t add(ClEvent first, ClEvent last, const std::string& what);
+
+  /// From here on only the first kernel after a mark has an event, and the mark itself: drivers of
+  /// GPUs charge for events with timestamps (docs/devices.md). All submissions between two marks are
+  /// then done at the second one, and the last of them has the interval of all.
+  void mark_batches(cl_command_queue queue) { mark_queue_ = queue; }
+  /// Marks the end of what was submitted so far, if that is not marked yet.
+  void mark();
+  /// Which kernels of the next submission need events.
+  Events wanted_events() const;
 
   /// Fails this and all later tickets; the first error stays. Gives the error that stays.
   Status poison(Status error);
@@ -45,6 +56,7 @@ class OpenClTimeline : public Timeline {
     std::string what;
   };
 
+  void mark_locked();
   Entry& entry(uint64_t ticket) { return ring_[ticket % kKeptIntervals]; }
   /// A reference to the last event of `ticket`, or of the oldest one kept if that is later.
   ClEvent retained(uint64_t ticket);
@@ -62,6 +74,9 @@ class OpenClTimeline : public Timeline {
   std::atomic<uint64_t> completed_ = 0;
   Nanos offset_{};
   cl_command_queue callback_queue_ = nullptr;
+  cl_command_queue mark_queue_ = nullptr;  // nullptr: every submission has its events
+  uint64_t marked_ = 0;                    // with mark_queue_: the last ticket that has an event
+  ClEvent batch_first_;                    // of the first kernel after it
   std::array<Entry, kKeptIntervals> ring_;
 };
 

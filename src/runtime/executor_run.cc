@@ -149,7 +149,7 @@ void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nano
     use_[p].macs += graph_.op(step.op).is<Attention>()
                         ? op_macs(graph_, step.op, 0, graph_.output_cols(step.op), plan.tokens, position)
                         : step.macs;
-    if (trace_ != nullptr) {
+    if (trace_ != nullptr && interval.end > interval.begin) {
       trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens);
     }
   }
