@@ -86,7 +86,9 @@ TEST(Conformance, EveryNpu) {
     GTEST_SKIP() << "no NPU and no stand-in";
   }
   for (const FoundProcessor& p : found) {
-    conform(p, "npu", {"embed", "rms_norm", "rope", "rope_table", "attention", "gated"});
+    conform(p, "npu",
+            {"embed", "rms_norm", "rope", "rope_table", "attention", "gated", "expert", "expert_sum", "route",
+             "soft_cap"});
   }
 }
 
