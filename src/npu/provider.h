@@ -4,8 +4,8 @@
 //
 // Weights are constants of a graph, since compilers for NPUs then keep them in 4 or 8 bits in the
 // device's own order. Bound at run time they would have to be decoded by the graph itself: with
-// OpenVINO on a CPU, one token through 1536 x 576 weights of Q4_1 took ten times as long (0.40 ms
-// against 0.04 ms).
+// OpenVINO on a CPU, one token through 1536 x 576 weights of 4 bits took eight to ten times as long
+// (docs/devices.md).
 //
 // A run blocks: one thread of the processor owns all runs, starts the next the moment the last has
 // ended, and needs no callbacks from threads of the vendor's.
