@@ -11,7 +11,6 @@
 // processor outlives all three.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -20,16 +19,12 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/status.h"
 #include "graph/graph.h"
 
 namespace hetero {
-
-using Nanos = std::chrono::nanoseconds;
-
-/// Now, on the clock of all timings (steady_clock since its epoch).
-inline Nanos now() { return std::chrono::steady_clock::now().time_since_epoch(); }
 
 struct ProcessorInfo {
   std::string id;        // "cpu", "gpu0", "npu0"; given by the engine
@@ -157,6 +152,10 @@ class Processor {
   virtual Result<Fence> download(Buffer& buffer, const Region& region);
 
   virtual Timeline& timeline() = 0;
+
+  /// On which the timeline's intervals lie, and by which to wait for it. Processors that work
+  /// together have one clock.
+  virtual Clock& clock() { return system_clock(); }
 
   /// Device or driver-side memory held for weights and graphs, as far as this code knows it.
   virtual Bytes device_bytes() const { return 0; }
