@@ -51,7 +51,7 @@ class Cli(unittest.TestCase):
 
     def test_every_command_has_help_with_an_example(self):
         for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect',
-                        'quantize', 'perplexity', 'import']:
+                        'quantize', 'perplexity', 'import', 'bench']:
             result = hetero(command, '--help')
             self.assertEqual(result.returncode, 0)
             self.assertIn(b'Example', result.stdout, command)
@@ -338,6 +338,51 @@ class Cli(unittest.TestCase):
                     self.assert_error(r, 1, entry['file'])
                 elif entry['expect'] == 'accept':
                     self.assertEqual(r.returncode, 0, r.stderr.decode())
+
+    @needs_model
+    def test_bench_prints_the_contract_for_each_configuration_and_test(self):
+        rows = self.json_of('bench', '-m', MODEL, '-p', '8,16', '-n', '4', '-d', '0,8', '-r', '3', '--strategy', 'cpu',
+                            '--threads', '1,2', '--json')
+        tests = ['pp8', 'pp16', 'tg4', 'pp8 @ d8', 'pp16 @ d8', 'tg4 @ d8']
+        self.assertEqual([(r['test'], r['threads']) for r in rows],
+                         [(t, n) for t in tests for n in (1, min(2, len(os.sched_getaffinity(0))))])
+        for row in rows:
+            self.assertEqual(row['strategy'], 'cpu')
+            self.assertEqual(row['processors'], ['cpu'])
+            self.assertEqual(len(row['samples_ts']), 3)
+            self.assertAlmostEqual(row['avg_ts'], sum(row['samples_ts']) / 3)
+            self.assertEqual(row['median_ts'], sorted(row['samples_ts'])[1])
+            self.assertGreater(min(row['samples_ts']), 0)
+            self.assertGreater(row['stddev_ts'], 0)
+            self.assertGreater(row['resident_bytes'], 0)
+            self.assertEqual(row['file_bytes'], os.path.getsize(MODEL))
+
+    @needs_model
+    def test_bench_has_tables_for_people_spreadsheets_and_pages(self):
+        args = ['bench', '-m', MODEL, '-p', '8', '-n', '0', '-r', '1', '--strategy', 'cpu', '-o']
+        head, rule, row = hetero(*args, 'md').stdout.decode().splitlines()
+        self.assertRegex(head, r'^\| model +\|.*\| test +\|.*t/s \|')
+        self.assertRegex(rule, r'^\|[-| :]+\|$')
+        self.assertRegex(row, r'\| pp8 +\| +[\d.]+ \u00b1 [\d.]+ \|')
+        head, row = hetero(*args, 'csv').stdout.decode().splitlines()
+        self.assertEqual(dict(zip(head.split(','), row.split(',')))['test'], 'pp8')
+        self.assertEqual(len(hetero(*args, 'table').stdout.decode().splitlines()), 2)
+
+    def test_bench_refuses_wrong_calls(self):
+        self.assert_error(hetero('bench', '-m', 'x.gguf', '-o', 'pdf'), 2, '--output')
+        self.assert_error(hetero('bench', '-m', 'x.gguf', '--strategy', 'cpu,best'), 2, 'best')
+        self.assert_error(hetero('bench', '-m', 'x.gguf', '-p', '0', '-n', '0'), 2, 'nothing to measure')
+        self.assert_error(hetero('bench', '-m', '/nonexistent.gguf', '--strategy', 'cpu'), 1, '/nonexistent.gguf')
+
+    @needs_model
+    def test_bench_prints_what_there_is_after_ctrl_c(self):
+        p = subprocess.Popen([HETERO, 'bench', '-m', MODEL, '-p', '8', '-n', '0', '-r', '1000000', '--strategy', 'cpu',
+                              '-o', 'csv', '-v'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertIn(b'pp8: ', p.stderr.readline())
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 130, err.decode())
+        self.assertIn('pp8', out.decode().splitlines()[1])
 
     @needs_model
     def test_ctrl_c_ends_a_run_cleanly(self):

@@ -29,6 +29,7 @@ Command register_inspect(CLI::App& app);
 Command register_quantize(CLI::App& app);
 Command register_perplexity(CLI::App& app);
 Command register_import(CLI::App& app);
+Command register_bench(CLI::App& app);
 
 /// Set by Ctrl-C. The second one within an unfinished reaction ends the process.
 std::atomic<bool>& interrupted();
@@ -47,6 +48,9 @@ struct ModelOptions {
   bool verbose = false;
 };
 void add_model_options(CLI::App& command, ModelOptions& options);
+
+/// What the options ask of the engine, without `progress`.
+Result<EngineOptions> engine_options(const ModelOptions& options);
 
 struct OpenedModel {
   std::unique_ptr<Engine> engine;

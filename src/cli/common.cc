@@ -50,8 +50,7 @@ void add_sampler_options(CLI::App& command, SamplerOptions& o) {
   command.add_option("--seed", o.seed, "Seed of the random choice")->capture_default_str();
 }
 
-Result<OpenedModel> open_model(const ModelOptions& o) {
-  spdlog::set_level(o.verbose ? spdlog::level::debug : spdlog::level::warn);
+Result<EngineOptions> engine_options(const ModelOptions& o) {
   EngineOptions options;
   options.model = o.model;
   if (o.strategy != "auto") {
@@ -72,6 +71,12 @@ Result<OpenedModel> open_model(const ModelOptions& o) {
   options.map = o.map;
   options.npu_share = o.npu_share;
   options.cache_dir = default_cache_dir();
+  return options;
+}
+
+Result<OpenedModel> open_model(const ModelOptions& o) {
+  spdlog::set_level(o.verbose ? spdlog::level::debug : spdlog::level::warn);
+  HETERO_TRY(EngineOptions options, engine_options(o));
   auto progress = std::make_shared<Progress>();
   options.progress = [progress](const std::string& what, int done, int total) {
     if (total > 0 && done == total) {

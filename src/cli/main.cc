@@ -49,7 +49,7 @@ int run(int argc, char** argv) {
       {"tokenize", register_tokenize(app)}, {"detokenize", register_detokenize(app)},
       {"render", register_render(app)},     {"inspect", register_inspect(app)},
       {"quantize", register_quantize(app)}, {"perplexity", register_perplexity(app)},
-      {"import", register_import(app)},
+      {"import", register_import(app)},     {"bench", register_bench(app)},
   };
   try {
     app.parse(argc, argv);
