@@ -114,7 +114,9 @@ configure_and_build() {
   fi
   [ -e .venv/lib/libintelocl.so ] && arguments+=("-DHETERO_INTEL_OPENCL=$PWD/.venv/lib")
   command -v ccache >/dev/null && arguments+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-  PATH="$PWD/.deps/usr/bin:$PATH" $CMAKE "${arguments[@]}" >build.log 2>&1 || { cat build.log >&2; die "configuring failed"; }
+  mkdir -p build
+  PATH="$PWD/.deps/usr/bin:$PATH" $CMAKE "${arguments[@]}" >build/configure.log 2>&1 ||
+    { cat build/configure.log >&2; die "configuring failed"; }
   say "building (the first time takes some minutes)"
   PATH="$PWD/.deps/usr/bin:$PATH" $CMAKE --build build/release >&2 || die "the build failed"
 }
