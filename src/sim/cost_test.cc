@@ -1,0 +1,78 @@
+// That the findings of the paper's section 3 follow from the model.
+#include "sim/cost.h"
+
+#include <gtest/gtest.h>
+
+namespace hetero {
+namespace {
+
+class CostTest : public ::testing::Test {
+ protected:
+  double npu(int64_t n, int64_t k, int64_t m, OperandOrder order = OperandOrder::kExchanged) const {
+    return alone_ns(*npu_, product_cost(soc_, *npu_, n, k, m, bytes(n, k), order));
+  }
+  double gpu(int64_t n, int64_t k, int64_t m) const {
+    return alone_ns(*gpu_, product_cost(soc_, *gpu_, n, k, m, bytes(n, k)));
+  }
+  static double bytes(int64_t n, int64_t k) { return static_cast<double>(n * k) * 0.5625; }
+
+  const Soc soc_ = soc_from_json(soc_json("snapdragon-8-gen-3").value()).value();
+  const SocProcessor* npu_ = soc_.find("npu0");
+  const SocProcessor* gpu_ = soc_.find("gpu0");
+};
+
+TEST_F(CostTest, GpuThroughputGrowsWithRowsAndFlattens) {
+  double before = 0.0;
+  for (const int64_t m : {1, 16, 64, 256, 1024}) {
+    const double gflops = 2.0 * 4096 * 4096 * static_cast<double>(m) / gpu(4096, 4096, m);
+    EXPECT_GE(gflops, before) << m;
+    EXPECT_LT(gflops, 2800.0) << m;  // the published peak
+    before = gflops;
+  }
+  EXPECT_NEAR(gpu(4096, 4096, 1), bytes(4096, 4096) / gpu_->gbps, 1000.0);  // one row: bound by memory
+  EXPECT_NEAR(before, 1000.0, 150.0);                                       // about 1 TFLOPS
+}
+
+TEST_F(CostTest, NpuTimesAreAStaircase) {
+  EXPECT_EQ(npu(4096, 4096, 1), npu(4096, 4096, 32));
+  EXPECT_EQ(npu(4096, 4096, 129), npu(4096, 4096, 160));
+  EXPECT_LT(npu(4096, 4096, 128), npu(4096, 4096, 129));
+  EXPECT_EQ(npu(4065, 4065, 256), npu(4096, 4096, 256));  // every dimension is padded
+}
+
+TEST_F(CostTest, NpuIsSensitiveToTheOrderOfOperands) {
+  EXPECT_GT(npu(14336, 4096, 128, OperandOrder::kGiven), 5.0 * npu(14336, 4096, 128));
+  EXPECT_LT(npu(14336, 4096, 1024, OperandOrder::kGiven), 2.0 * npu(14336, 4096, 1024));
+}
+
+TEST_F(CostTest, NpuIsSlowWhereTheSharedDimensionIsLong) {
+  // The same weights, the other way round.
+  EXPECT_GT(npu(4096, 14336, 256), 2.5 * npu(14336, 4096, 256));
+  // FFN-down: 0.5 to 1.5 times the GPU, says the paper, from decoding to 256 rows.
+  EXPECT_GT(gpu(4096, 14336, 256) / npu(4096, 14336, 256), 1.0);
+  EXPECT_LT(gpu(4096, 14336, 256) / npu(4096, 14336, 256), 2.0);
+  EXPECT_LT(gpu(4096, 14336, 1) / npu(4096, 14336, 1), 0.5);
+}
+
+TEST_F(CostTest, CompilingTakesLongerForLargerGraphs) {
+  EXPECT_LT(compile_ns(*npu_, 4096, 4096, 32), compile_ns(*npu_, 4096, 4096, 256));
+  EXPECT_LT(compile_ns(*npu_, 4096, 4096, 32), compile_ns(*npu_, 14336, 4096, 32));
+}
+
+TEST_F(CostTest, AMeasuredCurveIsFollowed) {
+  SocProcessor p = *gpu_;
+  p.curve = {{1, 10.0}, {64, 100.0}, {256, 100.0}};
+  const auto gflops = [&](int64_t m) {
+    return 2.0 * 4096 * 4096 * static_cast<double>(m) /
+           product_cost(soc_, p, 4096, 4096, m, bytes(4096, 4096)).compute_ns;
+  };
+  EXPECT_NEAR(gflops(1), 10.0, 1e-6);
+  EXPECT_NEAR(gflops(64), 100.0, 1e-6);
+  EXPECT_NEAR(gflops(160), 100.0, 1e-6);
+  EXPECT_NEAR(gflops(1024), 100.0, 1e-6);
+  EXPECT_GT(gflops(32), 10.0);
+  EXPECT_LT(gflops(32), 100.0);
+}
+
+}  // namespace
+}  // namespace hetero
