@@ -17,7 +17,7 @@ constexpr int64_t kMaxPrecision = 1000;
 struct Spec {
   std::string fill = " ";
   char align = '\0';  // < > = ^
-  char sign = '-';
+  char sign = '\0';
   bool alternate = false;
   bool zero = false;
   int64_t width = 0;
@@ -151,6 +151,27 @@ void format_text(TextBuilder& out, const Value& v, Spec spec) {
   add_padded(out, "", s, count_code_points(s), spec);
 }
 
+std::string ascii(std::string_view s) {
+  std::string out;
+  for (size_t i = 0; i < s.size();) {
+    const auto c = static_cast<uint32_t>(next_code_point(s, i));
+    out += c < 0x80      ? std::string(1, static_cast<char>(c))
+           : c < 0x100   ? fmt::format("\\x{:02x}", c)
+           : c < 0x10000 ? fmt::format("\\u{:04x}", c)
+                         : fmt::format("\\U{:08x}", c);
+  }
+  return out;
+}
+
+// str(v), repr(v) or ascii(v).
+Value converted(Sandbox& sandbox, const Value& v, char conversion) {
+  if (conversion == 's') {
+    return to_string(sandbox, v);
+  }
+  const Value text = repr(sandbox, v);
+  return conversion == 'a' ? sandbox.string(ascii(text.text())) : text;
+}
+
 // Takes a "%" format apart.
 class PercentFormatter {
  public:
@@ -264,7 +285,7 @@ class PercentFormatter {
     if (std::string_view("sra").find(type) != kNotFound) {
       const Value v = next_value();
       spec.align = spec.align == '\0' ? '>' : spec.align;
-      format_text(out_, type == 's' ? to_string(sandbox_, v) : repr(sandbox_, v), spec);
+      format_text(out_, converted(sandbox_, v, type), spec);
     } else if (type == 'c') {
       const Value v = next_value();
       std::string text;
@@ -379,10 +400,6 @@ void format_value(Sandbox& sandbox, TextBuilder& out, const Value& v, std::strin
          fmt::format("a precision of {} is over the limit of {}", spec.precision, kMaxPrecision));
   }
   if (v.is_integral() && std::string_view("eEfFgG%").find(spec.type) == kNotFound) {
-    if (spec.type == '\0' && v.is(Kind::kBool)) {
-      format_text(out, to_string(sandbox, v), spec);
-      return;
-    }
     if (spec.precision >= 0) {
       fail("ValueError", "Precision not allowed in integer format specifier");
     }
@@ -390,8 +407,11 @@ void format_value(Sandbox& sandbox, TextBuilder& out, const Value& v, std::strin
       unknown();
     }
     if (spec.type == 'c') {
+      if (v.integer() < 0 || v.integer() > 0x10ffff) {
+        fail("OverflowError", "%c arg not in range(0x110000)");
+      }
       std::string c;
-      append_code_point(c, static_cast<char32_t>(std::clamp<Int>(v.integer(), 0, 0x10ffff)));
+      append_code_point(c, static_cast<char32_t>(v.integer()));
       format_text(out, sandbox.string(c), spec);
       return;
     }
@@ -408,8 +428,11 @@ void format_value(Sandbox& sandbox, TextBuilder& out, const Value& v, std::strin
     if (spec.zero && spec.align == '\0') {
       spec.fill.assign(1, '0');
     }
-    if (spec.align == '=') {
-      fail("ValueError", "'=' alignment not allowed in string format specifier");
+    if (spec.align == '=' || spec.sign != '\0' || spec.alternate || spec.grouping != '\0') {
+      fail("ValueError",
+           fmt::format("'{}' does not fit a string: alignment by =, signs, # and grouping are for "
+                       "numbers",
+                       text));
     }
     format_text(out, v, spec);
   } else {
@@ -471,7 +494,7 @@ class BraceFormatter {
       if (conversion != 's' && conversion != 'r' && conversion != 'a') {
         fail("ValueError", "Unknown conversion specifier");
       }
-      v = conversion == 's' ? to_string(renderer_.sandbox, v) : repr(renderer_.sandbox, v);
+      v = converted(renderer_.sandbox, v, conversion);
       end += 2;
       if (end < s.size() && s[end] != ':') {
         fail("ValueError", "expected ':' after conversion specifier");
@@ -515,7 +538,12 @@ class BraceFormatter {
   }
 
   Value argument(std::string_view name) {
-    const std::optional<Int> number = name.empty() ? std::optional<Int>(automatic_++) : index(name);
+    const std::optional<Int> number = name.empty() ? std::optional<Int>(automatic_) : index(name);
+    if (name.empty() ? numbered_ : number && automatic_ > 0) {
+      fail("ValueError", "cannot mix automatic and manual field numbering");
+    }
+    automatic_ += name.empty() ? 1 : 0;
+    numbered_ = numbered_ || (number && !name.empty());
     if (number) {
       if (*number >= static_cast<Int>(arguments_.positional.size())) {
         fail("IndexError",
@@ -534,6 +562,7 @@ class BraceFormatter {
   Renderer& renderer_;
   const Arguments& arguments_;
   int64_t automatic_ = 0;
+  bool numbered_ = false;  // a field has had a number
 };
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "text/pretokenizer.h"
 
 #include <fmt/format.h>
+#include <unicode/uchar.h>
 #include <unicode/uregex.h>
+#include <unicode/utf16.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,10 +20,20 @@ namespace {
 
 using Traits = PreTokenizer::Traits;
 
+// Runs of digits cut into threes from the right, before the patterns. Originals say so by look-aheads
+// over the rest of the run, which take quadratic time: (?=(\d{3})+(?!\d)) and \d{1,3}(?=(?:\d{3})*\b).
+enum class Threes {
+  kNone,
+  kNumbers,  // of \p{N}
+  kDigits,   // of \p{Nd}
+  kWords,    // of \p{Nd}, where the run ends at the end of a word
+};
+
 struct Entry {
   std::string_view name;
   std::span<const std::string_view> patterns;
   Traits traits = {};
+  Threes threes = Threes::kNone;
 };
 
 constexpr Traits kPlain = {};
@@ -43,7 +55,8 @@ constexpr Entry kEntries[] = {
     {"jina-v5-nano", kLlama3, kLlama3Traits},
     {"dbrx", kLlama3, kPlain},
     {"smaug-bpe", kLlama3, kPlain},
-    {"glm4", kLlama3, kPlain},
+    {"glm4", kLlama3, {.whole_words = true}},
+    {"glm5", kLlama3, {.whole_words = true}},
     {"chatglm-bpe", kLlama3, kPlain},
     {"jais-2", kJais2, kPlain},
     {"minicpm5", kMinicpm5, {.whole_words = true}},
@@ -76,6 +89,11 @@ constexpr Entry kEntries[] = {
     {"modern-bert", kGpt2, kPlain},
     {"jina-es", kGpt2, kPlain},
     {"jina-de", kGpt2, kPlain},
+    {"jina-v1-en", kGpt2, kPlain},
+    {"jina-v2-code", kGpt2, kPlain},
+    {"jina-v2-es", kGpt2, kPlain},
+    {"jina-v2-de", kGpt2, kPlain},
+    {"roberta-bpe", kGpt2, kPlain},
     {"trillion", kGpt2, kVerbatim},
     {"granite-docling", kGpt2, kVerbatim},
     {"qwen2", kQwen2, kVerbatim},
@@ -100,6 +118,13 @@ constexpr Entry kEntries[] = {
     {"kanana2", kGpt4o, kVerbatim},
     {"talkie", kGpt4o, kVerbatim},
     {"minimax-m2", kGpt4o, kVerbatim},
+    {"granite-embed-multi-97m", kGpt4o, {.whole_words = true, .cleans_spaces = false}},
+    {"tiny_aya", kGpt4o, kVerbatim, Threes::kWords},
+    {"cohere2moe", kGpt4o, kVerbatim, Threes::kWords},
+    {"kimi-k2", kKimiK2, kVerbatim},
+    {"superbpe", kSuperBpe, kVerbatim, Threes::kDigits},
+    {"afmoe", kAfmoe, kVerbatim, Threes::kNumbers},
+    {"exaone-moe", kExaoneMoe, kPlain},
     {"poro-chat", kBloom, kVerbatim},
     {"bloom", kBloom, kPlain},
     {"gpt3-finnish", kBloom, kPlain},
@@ -168,10 +193,56 @@ struct Utf16Text {
   }
 };
 
+// Appends where pieces end: in front of each group of three, and behind the run.
+void cut_threes(const std::u16string& text, Threes threes, std::vector<int32_t>& ends) {
+  const auto length = static_cast<int32_t>(text.size());
+  const auto is_digit = [&](UChar32 c) {
+    return threes == Threes::kNumbers ? (U_GET_GC_MASK(c) & U_GC_N_MASK) != 0 : u_isdigit(c) != 0;
+  };
+  const auto is_word = [](UChar32 c) {
+    return u_hasBinaryProperty(c, UCHAR_ALPHABETIC) != 0 ||
+           (U_GET_GC_MASK(c) & (U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK)) != 0;
+  };
+  std::vector<int32_t> run;  // where its digits begin
+  for (int32_t i = 0; i < length;) {
+    run.clear();
+    int32_t next = i;
+    UChar32 c = 0;
+    while (next < length) {
+      const int32_t begin = next;
+      U16_NEXT(text.data(), next, length, c);
+      if (!is_digit(c)) {
+        next = begin;
+        break;
+      }
+      run.push_back(begin);
+    }
+    if (run.empty()) {
+      U16_NEXT(text.data(), i, length, c);
+      continue;
+    }
+    i = next;
+    if (threes == Threes::kWords && i < length && is_word(c)) {
+      continue;
+    }
+    const size_t first = run.size() % 3;
+    for (size_t digit = 0; digit < run.size(); digit += digit == 0 && first > 0 ? first : 3) {
+      if (run[digit] > 0) {
+        ends.push_back(run[digit]);
+      }
+    }
+    ends.push_back(i);
+  }
+  if (length > 0 && (ends.empty() || ends.back() < length)) {
+    ends.push_back(length);
+  }
+}
+
 }  // namespace
 
 struct PreTokenizer::Impl {
   std::vector<Regex> regexes;
+  Threes threes = Threes::kNone;
 };
 
 PreTokenizer::PreTokenizer(std::unique_ptr<Impl> impl, const Traits& traits)
@@ -188,6 +259,7 @@ Result<PreTokenizer> PreTokenizer::create(std::string_view name) {
         fmt::format("'tokenizer.ggml.pre' is '{:.64}', which is not a pre-tokenizer known here", name));
   }
   auto impl = std::make_unique<Impl>();
+  impl->threes = entry->threes;
   for (const std::string_view pattern : entry->patterns) {
     HETERO_TRY(Regex regex, compile(pattern));
     impl->regexes.push_back(std::move(regex));
@@ -204,7 +276,9 @@ Result<std::vector<std::string_view>> PreTokenizer::split(std::string_view text)
   const auto length = static_cast<int32_t>(utf16.units.size());
   // Ends of the pieces so far, ascending; each pass cuts them further.
   std::vector<int32_t> ends;
-  if (length > 0) {
+  if (impl_->threes != Threes::kNone) {
+    cut_threes(utf16.units, impl_->threes, ends);
+  } else if (length > 0) {
     ends.push_back(length);
   }
   std::vector<int32_t> finer;

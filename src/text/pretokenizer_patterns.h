@@ -65,7 +65,24 @@ inline constexpr std::string_view kYoutu[] = {
     R"([^\r\n\p{L}\p{N}]?)" HETERO_UPPER "*" HETERO_LOWER "+" HETERO_CONTRACTION "?"
     R"(|[^\r\n\p{L}\p{N}]?)" HETERO_UPPER "+" HETERO_LOWER "*" HETERO_CONTRACTION "?"
     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" HETERO_SPACES};
+// Han characters are words of their own; ICU writes the set's difference with &&.
+inline constexpr std::string_view kKimiK2[] = {
+    R"([\p{Han}]+)"
+    R"(|[^\r\n\p{L}\p{N}]?[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]&&[^\p{Han}]]*[[\p{Ll}\p{Lm}\p{Lo}\p{M}]&&[^\p{Han}]]+)" HETERO_CONTRACTION "?"
+    R"(|[^\r\n\p{L}\p{N}]?[[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]&&[^\p{Han}]]+[[\p{Ll}\p{Lm}\p{Lo}\p{M}]&&[^\p{Han}]]*)" HETERO_CONTRACTION "?"
+    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" HETERO_SPACES};
 // clang-format on
+
+inline constexpr std::string_view kExaoneMoe[] = {
+    HETERO_CONTRACTION
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}[\p{L}\p{M}]*(?: \p{L}[\p{L}\p{M}]*)*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?)"
+    R"(|\s*[\r\n]|\s+(?!\S)|\s+)"};
+inline constexpr std::string_view kSuperBpe[] = {R"(\p{N}+)"};
+inline constexpr std::string_view kAfmoe[] = {
+    R"([\u4E00-\u9FFF\u3400-\u4DBF\uF900-\uFAFF\u3040-\u30FF\uFF65-\uFF9F\u2F00-\u2FDF\u0E40-\u0EFF\u1780-\u17FF)"
+    R"(\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF\uAC00-\uD7AF\u1100-\u11FF]+)",
+    HETERO_ASCII_PUNCTUATION
+    R"([A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)" HETERO_SPACES};
 
 // The letters are those of the cased scripts, as the original spells them out.
 inline constexpr std::string_view kDeepseekLlm[] = {

@@ -41,6 +41,19 @@ TEST(PreTokenizer, TekkenCutsWordsWhereTheCaseRises) {
   EXPECT_EQ(split("tekken", "helloWorld ABCdef"), (Pieces{"hello", "World", " ABCdef"}));
 }
 
+TEST(PreTokenizer, DigitsComeInThreesFromTheRight) {
+  EXPECT_EQ(split("superbpe", "12345 x123"), (Pieces{"12", "345", " x", "123"}));
+  EXPECT_EQ(split("superbpe", "\u00BD1234"), (Pieces{"\u00BD1", "234"}));         // the half is no digit
+  EXPECT_EQ(split("afmoe", "\u00BD1234 ab"), (Pieces{"\u00BD1", "234", " ab"}));  // to this one it is
+  EXPECT_EQ(split("tiny_aya", "1234567, 12345"), (Pieces{"1", "234", "567", ",", " ", "12", "345"}));
+  EXPECT_EQ(split("tiny_aya", "1234x"), (Pieces{"123", "4", "x"}));  // the word does not end with the run
+}
+
+TEST(PreTokenizer, KimiKeepsHanApartAndExaoneMoeJoinsWords) {
+  EXPECT_EQ(split("kimi-k2", "Hi中文World's"), (Pieces{"Hi", "中文", "World's"}));
+  EXPECT_EQ(split("exaone-moe", "a bc de, f 12"), (Pieces{"a bc de", ",", " f", " ", "1", "2"}));
+}
+
 TEST(PreTokenizer, WhiteSpaceIsTheUnicodeProperty) {
   EXPECT_EQ(split("gpt-2", "a\x0B\xC2\x85z"), (Pieces{"a", "\x0B", "\xC2\x85", "z"}));
   EXPECT_EQ(split("gpt-2", "a\u200Bz"), (Pieces{"a", "\u200B", "z"}));  // zero width space is none
@@ -53,10 +66,10 @@ TEST(PreTokenizer, InvalidBytesStayInThePieces) {
 TEST(PreTokenizer, NoKnownNameLosesOrRunsAwayOnLongRuns) {
   // One name for each list of patterns. A pattern that backtracks from every place would take hours.
   for (const char* name :
-       {"default",     "gpt-2",    "starcoder", "falcon",   "llama-bpe",    "jais-2",
-        "minicpm5",    "qwen2",    "qwen35",    "ufakzeka", "laguna",       "bailingmoe",
-        "seed-coder",  "tekken",   "gpt-4o",    "youtu",    "deepseek-llm", "deepseek-coder",
-        "deepseek-v3", "spark2_5", "bloom",     "viking",   "chameleon"}) {
+       {"default", "gpt-2",     "starcoder",    "falcon",         "llama-bpe",   "jais-2",     "minicpm5",
+        "qwen2",   "qwen35",    "ufakzeka",     "laguna",         "bailingmoe",  "seed-coder", "tekken",
+        "gpt-4o",  "youtu",     "deepseek-llm", "deepseek-coder", "deepseek-v3", "spark2_5",   "bloom",
+        "viking",  "chameleon", "kimi-k2",      "exaone-moe",     "superbpe",    "tiny_aya",   "afmoe"}) {
     const auto p = PreTokenizer::create(name);
     ASSERT_TRUE(p.ok()) << name << p.status().message();
     for (const char* unit : {" ", "a", "A", "7", "\r", "\xCC\x81", "中"}) {
