@@ -331,8 +331,16 @@ class Cli(unittest.TestCase):
             manifest = json.load(f)
         for entry in manifest if isinstance(manifest, list) else manifest['files']:
             path = f"{CASES}/hostile/{entry['file']}"
-            r = hetero('run', '-m', path, '-p', 'a', '--raw', '-n', '2', '--strategy', 'cpu')
+            run = ['run', '-m', path, '-p', 'a', '-n', '2', '--strategy', 'cpu']
+            r = hetero(*run, '--raw')
             with self.subTest(entry['file'], what=entry['what']):
+                inspected = hetero('inspect', path)
+                if inspected.returncode != 0:
+                    self.assert_error(inspected, 1, entry['file'])
+                elif entry['expect'] == 'reject':  # well formed, but not for this engine
+                    self.assertIn(entry['file'], ['kv-arch-unknown.gguf', 'vo-model-unknown.gguf'])
+                if entry['file'].startswith('ct-'):
+                    self.assert_error(hetero(*run), 1, 'chat')
                 self.assertIn(r.returncode, [0, 1], r.stderr.decode())
                 if entry['expect'] == 'reject':
                     self.assert_error(r, 1, entry['file'])

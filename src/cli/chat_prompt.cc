@@ -13,7 +13,8 @@ nlohmann::ordered_json messages(const std::string& system, const std::string& us
 
 Result<ChatPrompt> ChatPrompt::create(Engine& engine) {
   if (engine.file().find("tokenizer.chat_template") == nullptr) {
-    return unsupported(engine.file().path() + ": the model has no chat template (--raw takes the prompt as it is)");
+    return unsupported(engine.file().path() +
+                       ": the model has no chat template (--raw takes the prompt as it is)");
   }
   HETERO_TRY(const std::string source, engine.file().get_string("tokenizer.chat_template"));
   auto parsed = ChatTemplate::parse(source);
@@ -25,13 +26,14 @@ Result<ChatPrompt> ChatPrompt::create(Engine& engine) {
 
 Result<std::vector<TokenId>> ChatPrompt::encode(const nlohmann::ordered_json& list) const {
   const auto text = [&](TokenId id) { return id >= 0 ? tokenizer_->piece(id, true) : std::string(); };
+  // Python's chat templates get None where there are no tools or documents, so "is none" must hold.
   auto rendered = template_.render({{"messages", list},
+                                    {"tools", nullptr},
+                                    {"documents", nullptr},
                                     {"add_generation_prompt", true},
                                     {"bos_token", text(tokenizer_->bos())},
                                     {"eos_token", text(tokenizer_->eos())}});
-  if (!rendered.ok()) {
-    return rendered.status().with_prefix("chat template");
-  }
+  HETERO_RETURN_IF_ERROR(rendered.status());
   // Templates that write the BOS token themselves must not get a second one.
   HETERO_TRY(std::vector<TokenId> ids, tokenizer_->encode(*rendered, false, true));
   if (tokenizer_->adds_bos() && tokenizer_->bos() >= 0 && (ids.empty() || ids.front() != tokenizer_->bos())) {

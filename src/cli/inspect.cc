@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "graph/model.h"
+#include "text/tokenizer.h"
 
 namespace hetero {
 namespace {
@@ -62,6 +63,11 @@ Status inspect(const InspectOptions& o) {
       return model;
     }
   }
+  if (file->find("tokenizer.ggml.model") != nullptr) {
+    if (const Status vocabulary = Tokenizer::load(*file).status(); vocabulary.code() == Code::kMalformed) {
+      return vocabulary;
+    }
+  }
   Json metadata = Json::object();
   for (const auto& [key, value] : file->metadata()) {
     metadata[key] = meta_json(value, o.array_limit);
@@ -69,7 +75,8 @@ Status inspect(const InspectOptions& o) {
   Json tensors = Json::array();
   int64_t parameters = 0;
   for (const Tensor& t : file->tensors()) {
-    tensors.push_back({{"name", t.name}, {"type", traits(t.dtype).name}, {"dims", t.dims}, {"bytes", t.bytes}});
+    tensors.push_back(
+        {{"name", t.name}, {"type", traits(t.dtype).name}, {"dims", t.dims}, {"bytes", t.bytes}});
     parameters += t.rows() * t.cols();
   }
   if (o.json) {
@@ -83,8 +90,8 @@ Status inspect(const InspectOptions& o) {
                 {"tensors", tensors}});
     return {};
   }
-  fmt::print("{}: GGUF version {}, {:.1f} MB, {} tensors, {:.1f} M parameters\n", file->path(), file->version(),
-             static_cast<double>(file->file_bytes()) / 1e6, file->tensors().size(),
+  fmt::print("{}: GGUF version {}, {:.1f} MB, {} tensors, {:.1f} M parameters\n", file->path(),
+             file->version(), static_cast<double>(file->file_bytes()) / 1e6, file->tensors().size(),
              static_cast<double>(parameters) / 1e6);
   if (!model.ok()) {
     fmt::print("cannot be run: {}\n", model.message());
@@ -109,10 +116,12 @@ Status inspect(const InspectOptions& o) {
 }  // namespace
 
 Command register_inspect(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("inspect", "Show metadata and tensors of a model file, and check it");
+  CLI::App* command =
+      app.add_subcommand("inspect", "Show metadata and tensors of a model file, and check it");
   auto o = std::make_shared<InspectOptions>();
   command->add_option("model,-m,--model", o->model, "Model file (GGUF)")->required();
-  command->add_option("--arrays", o->array_limit, "Show so many elements of each array")->capture_default_str();
+  command->add_option("--arrays", o->array_limit, "Show so many elements of each array")
+      ->capture_default_str();
   command->add_flag("--json", o->json, "Print JSON");
   command->footer("Example:\n  hetero inspect model.gguf");
   return [o] { return inspect(*o); };

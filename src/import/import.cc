@@ -38,7 +38,8 @@ int64_t source_row(int64_t r, int64_t rows, int64_t heads) {
 }
 
 Status convert(const Planned& p, ThreadPool& pool, std::span<std::byte> out) {
-  const int64_t cols = p.target.cols();
+  // The elements of a rotated bias change places as the rows of its matrix do.
+  const int64_t cols = p.role.rotary_heads > 0 && p.target.dims.size() == 1 ? 1 : p.target.cols();
   const int64_t rows = p.sources[0]->elements() / cols;  // of each source
   const int64_t out_row = row_bytes(p.target.dtype, cols);
   std::mutex mutex;

@@ -424,6 +424,31 @@ TEST_F(SmallModel, TokenizerAndIdsAreInTheFile) {
   EXPECT_EQ((*GgufFile::open(out()))->get_string("tokenizer.chat_template").value(), "{{ 2 }}");
 }
 
+TEST_F(SmallModel, BiasesOfRotatedHeadsMoveAsTheirMatricesDo) {
+  config_["attention_bias"] = true;
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+      add(layer + "self_attn." + name + ".bias", {32});
+    }
+  }
+  save();
+  ASSERT_EQ(import_error(), "imported");
+  const auto file = GgufFile::open(out());
+  ASSERT_TRUE(file.ok());
+  const auto element = [&](const char* name, int i) {
+    float x = 0;
+    std::memcpy(&x, (*file)->find_tensor(name)->data + 4 * i, 4);
+    return x;
+  };
+  // Two heads of 16: element 1 was 8, the partner of 0; element 18 was the second head's 1.
+  const auto was = [](const char* name, int i) {
+    return std::sin(static_cast<float>(static_cast<size_t>(i) + std::string(name).size())) * 0.1f;
+  };
+  EXPECT_EQ(element("blk.1.attn_q.bias", 1), was("model.layers.1.self_attn.q_proj.bias", 8));
+  EXPECT_EQ(element("blk.1.attn_k.bias", 18), was("model.layers.1.self_attn.k_proj.bias", 17));
+  EXPECT_EQ(element("blk.1.attn_v.bias", 1), was("model.layers.1.self_attn.v_proj.bias", 1));
+}
+
 TEST_F(SmallModel, MatricesTakeTheTypeThatIsAskedFor) {
   save();
   ImportOptions options;

@@ -17,9 +17,12 @@
 namespace hetero {
 namespace {
 
+// Within the engine, kInvalidArgument is what templates may catch or raise; to the caller it says that
+// the template cannot do with these messages, not that the call was wrong.
 Status to_status(const jinja::Error& e) {
-  return {e.code, e.line != 0 ? fmt::format("chat template, line {}: {}", e.line, e.message)
-                              : fmt::format("chat template: {}", e.message)};
+  const Code code = e.code == Code::kInvalidArgument ? Code::kMalformed : e.code;
+  return {code, e.line != 0 ? fmt::format("chat template, line {}: {}", e.line, e.message)
+                            : fmt::format("chat template: {}", e.message)};
 }
 
 Status out_of_memory() {
