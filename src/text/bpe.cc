@@ -87,7 +87,9 @@ BpeTokenizer::BpeTokenizer(Vocabulary vocabulary, PreTokenizer pretokenizer)
     : VocabTokenizer(std::move(vocabulary)), pretokenizer_(std::move(pretokenizer)) {}
 
 Result<std::unique_ptr<BpeTokenizer>> BpeTokenizer::create(const GgufFile& file, Vocabulary vocabulary) {
-  HETERO_TRY(const std::string pre, file.get_string_or("tokenizer.ggml.pre", "default"));
+  HETERO_TRY(const std::string model, file.get_string("tokenizer.ggml.model"));
+  HETERO_TRY(const std::string pre, model == "gemma4" ? Result<std::string>(model)
+                                                      : file.get_string_or("tokenizer.ggml.pre", "default"));
   auto pretokenizer = PreTokenizer::create(pre);
   if (!pretokenizer.ok()) {
     return pretokenizer.status().with_prefix(file.path());
@@ -144,13 +146,50 @@ Result<std::unique_ptr<BpeTokenizer>> BpeTokenizer::create(const GgufFile& file,
 }
 
 Status BpeTokenizer::encode_text(std::string_view text, bool /*at_start*/, std::vector<TokenId>& ids) const {
+  std::string written;
+  if (traits().characters) {
+    written = write_spaces(text);
+    text = written;
+  }
   HETERO_TRY(const std::vector<std::string_view> words, pretokenizer_.split(text));
   Merger merger;
   std::string spelled;
   for (const std::string_view word : words) {
-    encode_word(word, merger, spelled, ids);
+    if (traits().characters) {
+      encode_characters(word, merger, ids);
+    } else {
+      encode_word(word, merger, spelled, ids);
+    }
   }
   return {};
+}
+
+void BpeTokenizer::encode_characters(std::string_view word, Merger& merger, std::vector<TokenId>& ids) const {
+  const Vocabulary& v = vocabulary();
+  if (word.find_first_not_of('\n') == std::string_view::npos) {  // merges know nothing of line ends
+    if (const TokenId id = v.find_ordinary(word); id >= 0) {
+      ids.push_back(id);
+      return;
+    }
+  }
+  merger.symbols().clear();
+  for (size_t i = 0; i < word.size();) {
+    const uint32_t length = decode_utf8(word.substr(i)).length;
+    merger.add(static_cast<uint32_t>(i), length, v.find_ordinary(word.substr(i, length)));
+    i += length;
+  }
+  merger.run([&](const Symbol& left, const Symbol& right) { return merges_.find(left.id, right.id); });
+  for (const Symbol& s : merger.symbols()) {
+    if (s.length > 0 && v.contains(s.id)) {
+      ids.push_back(s.id);
+    } else {
+      for (const char byte : word.substr(s.begin, s.length)) {
+        if (const TokenId id = v.find(fmt::format("<0x{:02X}>", static_cast<uint8_t>(byte))); id >= 0) {
+          ids.push_back(id);
+        }
+      }
+    }
+  }
 }
 
 void BpeTokenizer::encode_word(std::string_view word, Merger& merger, std::string& spelled,
@@ -198,6 +237,10 @@ std::string BpeTokenizer::piece(TokenId id, bool with_special) const {
   const std::string& text = vocabulary().text(id);
   if (vocabulary().is_special(id) || vocabulary().type(id) == TokenType::kUserDefined) {
     return text;  // stands in the file as it is
+  }
+  if (traits().characters) {
+    return vocabulary().type(id) == TokenType::kByte ? std::string(1, static_cast<char>(byte_of_token(text)))
+                                                     : read_spaces(text);
   }
   std::string bytes;
   for (size_t i = 0; i < text.size();) {

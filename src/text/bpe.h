@@ -1,4 +1,5 @@
-// Byte-level BPE (tokenizer.ggml.model "gpt2").
+// BPE: on bytes (tokenizer.ggml.model "gpt2"), or on characters with byte tokens for what is missing
+// ("gemma4").
 #pragma once
 
 #include <array>
@@ -50,6 +51,7 @@ class BpeTokenizer final : public VocabTokenizer {
   BpeTokenizer(Vocabulary vocabulary, PreTokenizer pretokenizer);
   void encode_word(std::string_view word, Merger& merger, std::string& spelled,
                    std::vector<TokenId>& ids) const;
+  void encode_characters(std::string_view word, Merger& merger, std::vector<TokenId>& ids) const;
 
   PreTokenizer pretokenizer_;
   // A symbol is a token id, or from size() on a text that merges pass through but no token has.

@@ -134,6 +134,16 @@ TEST(ChatTemplate, ErrorsCarryTheLine) {
   EXPECT_THAT(error_of("{{ strftime_now('%Y') }}", {{"now", "yesterday"}}), HasSubstr("'now'"));
 }
 
+TEST(ChatTemplate, FormatsAsPythonDoes) {
+  EXPECT_EQ(*render("{{ '{:5}|{:+}|{:,}'.format(true, 5, 12345) }}"), "    1|+5|12,345");
+  EXPECT_EQ(*render("{{ '{!a} {!r}'.format('\u00fc', '\u00fc') }}{{ '%a' % '\U0001F600' }}"),
+            "'\\xfc' '\u00fc''\\U0001f600'");
+  for (const char* wrong : {"{{ '{}{0}'.format(1) }}", "{{ '{0}{}'.format(1) }}", "{{ '{:+}'.format('x') }}",
+                            "{{ '{:,}'.format('x') }}", "{{ '{:c}'.format(1114112) }}"}) {
+    EXPECT_FALSE(render(wrong).ok()) << wrong;
+  }
+}
+
 TEST(ChatTemplate, StepsAreLimited) {
   TemplateLimits limits;
   limits.steps = 1000;

@@ -108,6 +108,8 @@ constexpr Entry kEntries[] = {
     {"qwen35", kQwen35, kVerbatim},
     {"ufakzeka", kUfakzeka, kVerbatim},
     {"laguna", kLaguna, kVerbatim},
+    {"gemma4", kLines, {.adds_bos = true, .cleans_spaces = false, .characters = true}},
+    {"sarvam-moe", kLines, {.cleans_spaces = false, .characters = true}},
     {"bailingmoe", kBailingMoe, kVerbatim},
     {"bailingmoe2", kBailingMoe, kVerbatim},
     {"llada-moe", kBailingMoe, kVerbatim},
@@ -226,12 +228,17 @@ void cut_threes(const std::u16string& text, Threes threes, std::vector<int32_t>&
       continue;
     }
     const size_t first = run.size() % 3;
-    for (size_t digit = 0; digit < run.size(); digit += digit == 0 && first > 0 ? first : 3) {
+    const bool isolates =
+        threes != Threes::kDigits;  // the whole run, as a match does and a look-ahead does not
+    for (size_t digit = isolates ? 0 : first; digit < run.size();
+         digit += digit == 0 && first > 0 ? first : 3) {
       if (run[digit] > 0) {
         ends.push_back(run[digit]);
       }
     }
-    ends.push_back(i);
+    if (isolates) {
+      ends.push_back(i);
+    }
   }
   if (length > 0 && (ends.empty() || ends.back() < length)) {
     ends.push_back(length);

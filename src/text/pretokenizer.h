@@ -18,6 +18,7 @@ class PreTokenizer {
     bool whole_words = false;   // a word that is a token is not built from merges
     bool adds_bos = false;      // where the file does not say
     bool cleans_spaces = true;  // decoding drops the space in " ." and the like
+    bool characters = false;    // tokens spell characters, spaces as U+2581, and not bytes
   };
 
   /// An unknown name is an error that names it.

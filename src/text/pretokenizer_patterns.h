@@ -43,7 +43,8 @@ inline constexpr std::string_view kQwen35[] = {
     R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)" HETERO_SPACES};
 inline constexpr std::string_view kUfakzeka[] = {
     R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" HETERO_SPACES};
-inline constexpr std::string_view kLaguna[] = {R"([^\n]+|[\n]+)", kQwen2Pattern};
+inline constexpr std::string_view kLines[] = {R"([^\n]+|[\n]+)"};
+inline constexpr std::string_view kLaguna[] = {kLines[0], kQwen2Pattern};
 inline constexpr std::string_view kBailingMoe[] = {
     R"('(?:[sSſdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
     R"(|\s*[\r\n]|\s+(?!\S)|\s+)"};

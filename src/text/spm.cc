@@ -12,22 +12,7 @@
 namespace hetero {
 namespace {
 
-constexpr std::string_view kSpace = "▁";  // U+2581, what a space is written as
-
-// The byte that "<0x41>" names; -1 for any other text.
-int byte_of_token(std::string_view text) {
-  const auto digit = [](char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-  };
-  if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>' || digit(text[3]) < 0 ||
-      digit(text[4]) < 0) {
-    return -1;
-  }
-  return digit(text[3]) * 16 + digit(text[4]);
-}
+constexpr std::string_view kSpace = kWrittenSpace;
 
 // The end of the word that begins at `begin`: where the next space follows another character.
 size_t next_word(std::string_view text, size_t begin) {
@@ -163,16 +148,7 @@ std::string SpmTokenizer::piece(TokenId id, bool with_special) const {
   if (v.is_special(id) || v.type(id) == TokenType::kUserDefined) {
     return text;
   }
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    if (text.compare(i, kSpace.size(), kSpace) == 0) {
-      out.push_back(' ');
-      i += kSpace.size();
-    } else {
-      out.push_back(text[i++]);
-    }
-  }
-  return out;
+  return read_spaces(text);
 }
 
 std::string SpmTokenizer::decode(const std::vector<TokenId>& ids, bool with_special) const {

@@ -61,16 +61,16 @@ Result<std::vector<bool>> tokens_that_strip(const GgufFile& file, const Vocabula
 
 Result<std::unique_ptr<const Tokenizer>> Tokenizer::load(const GgufFile& file) {
   HETERO_TRY(const std::string model, file.get_string("tokenizer.ggml.model"));
-  if (model != "gpt2" && model != "llama") {
-    return unsupported(
-        fmt::format("{}: 'tokenizer.ggml.model' is '{:.64}', expected 'gpt2' (BPE) or 'llama' (SPM)",
-                    file.path(), model));
+  if (model != "gpt2" && model != "gemma4" && model != "llama") {
+    return unsupported(fmt::format(
+        "{}: 'tokenizer.ggml.model' is '{:.64}', expected 'gpt2' or 'gemma4' (BPE) or 'llama' (SPM)",
+        file.path(), model));
   }
   HETERO_TRY(Vocabulary loaded, load_vocabulary(file));
   std::unique_ptr<VocabTokenizer> t;
   SpmTokenizer* spm = nullptr;
   bool adds_bos = true;
-  if (model == "gpt2") {
+  if (model != "llama") {
     HETERO_TRY(auto bpe, BpeTokenizer::create(file, std::move(loaded)));
     adds_bos = bpe->traits().adds_bos;
     t = std::move(bpe);

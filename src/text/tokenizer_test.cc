@@ -161,7 +161,7 @@ class MadeVocabulary : public ::testing::Test {
   }
 
   // <unk> <s> </s>, byte tokens from 3 on, then `extra` from 259 on.
-  void make_spm(const std::vector<Token>& extra) {
+  void make_spm(const std::vector<Token>& extra, const char* model = "llama") {
     tokens_ = {{"<unk>", 2}, {"<s>", 3}, {"</s>", 3}};
     for (int byte = 0; byte < 256; ++byte) {
       char text[8];
@@ -169,7 +169,7 @@ class MadeVocabulary : public ::testing::Test {
       tokens_.push_back({text, 6});
     }
     tokens_.insert(tokens_.end(), extra.begin(), extra.end());
-    writer_.set_string("tokenizer.ggml.model", "llama");
+    writer_.set_string("tokenizer.ggml.model", model);
   }
 
   Result<std::unique_ptr<const Tokenizer>> try_load() {
@@ -234,6 +234,17 @@ TEST_F(MadeVocabulary, WholeWordsSkipMergesOnlyWhereThePreTokenizerSaysSo) {
   EXPECT_EQ(encode(*t, "abc"), (Ids{256}));
   EXPECT_FALSE(t->adds_bos());  // llama-bpe adds it by default, but the file names none
   EXPECT_EQ(t->bos(), -1);
+}
+
+TEST_F(MadeVocabulary, Gemma4MergesCharactersAndWritesSpaces) {
+  make_spm({{"\u2581"}, {"a"}, {"b"}, {"\u2581a"}, {"ab"}, {"\n\n"}}, "gemma4");  // from 259 on
+  writer_.set_strings("tokenizer.ggml.merges", {"a b", "\u2581 a"});
+  const auto t = load();
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(encode(*t, "a ab"), (Ids{260, 259, 263}));  // no space in front; "ab" before "_ a"
+  EXPECT_EQ(encode(*t, " a\n\n\u00e9"), (Ids{262, 264, 3 + 0xC3, 3 + 0xA9}));
+  EXPECT_EQ(encode(*t, "\n"), (Ids{3 + '\n'}));
+  EXPECT_EQ(t->decode(encode(*t, " a b\n\u00e9"), false), " a b\n\u00e9");
 }
 
 TEST_F(MadeVocabulary, EveryByteStringSurvivesBothKindsOfTokenizer) {

@@ -175,6 +175,39 @@ Result<Vocabulary> load_vocabulary(const GgufFile& file) {
   return v;
 }
 
+std::string write_spaces(std::string_view text) {
+  std::string out;
+  out.reserve(text.size() + text.size() / 2);
+  for (const char c : text) {
+    c == ' ' ? out += kWrittenSpace : out += c;
+  }
+  return out;
+}
+
+std::string read_spaces(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const bool space = text.substr(i, kWrittenSpace.size()) == kWrittenSpace;
+    out += space ? ' ' : text[i];
+    i += space ? kWrittenSpace.size() : 1;
+  }
+  return out;
+}
+
+int byte_of_token(std::string_view text) {
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+  };
+  if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>' || digit(text[3]) < 0 ||
+      digit(text[4]) < 0) {
+    return -1;
+  }
+  return digit(text[3]) * 16 + digit(text[4]);
+}
+
 std::vector<TokenId> known_end_tokens(const Vocabulary& v) {
   const auto has = [&](std::string_view text) { return v.find(text) >= 0; };
   std::vector<TokenId> ids;

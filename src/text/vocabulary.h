@@ -86,4 +86,12 @@ class SpecialTokens {
   std::vector<bool> strip_after_;   // by token id; empty: none does
 };
 
+/// What a space is written as in the tokens of SentencePiece: U+2581.
+inline constexpr std::string_view kWrittenSpace = "\u2581";
+/// `text` with its spaces written as in tokens, and back.
+std::string write_spaces(std::string_view text);
+std::string read_spaces(std::string_view text);
+/// The byte that "<0x41>" names; -1 for any other text.
+int byte_of_token(std::string_view text);
+
 }  // namespace hetero
