@@ -115,8 +115,7 @@ void GgufWriter::add_tensor(const std::string& name, DType dtype, std::vector<in
   tensors_.push_back({name, dtype, std::move(dims), size, std::move(source)});
 }
 
-Status GgufWriter::emit(const std::function<Status(std::span<const std::byte>)>& sink,
-                        const Progress& progress) const {
+std::string GgufWriter::header_bytes() const {
   std::string head = "GGUF";
   put(head, uint32_t{3});
   put(head, static_cast<uint64_t>(tensors_.size()));
@@ -134,6 +133,12 @@ Status GgufWriter::emit(const std::function<Status(std::span<const std::byte>)>&
     offset += padded(static_cast<size_t>(t.bytes));
   }
   head.resize(padded(head.size()));
+  return head;
+}
+
+Status GgufWriter::emit(const std::function<Status(std::span<const std::byte>)>& sink,
+                        const Progress& progress) const {
+  const std::string head = header_bytes();
   HETERO_RETURN_IF_ERROR(sink(std::as_bytes(std::span(head))));
   std::vector<std::byte> data;
   for (size_t i = 0; i < tensors_.size(); ++i) {

@@ -129,6 +129,8 @@ nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
   json["phase"] = plan.head ? "head" : "body";
   json["tokens"] = plan.tokens;
   json["processors"] = plan.processors;
+  json["predicted_ns"] = plan.predicted.count();
+  json["best_single_predicted_ns"] = plan.best_single_predicted.count();
   auto& steps = json["steps"] = nlohmann::ordered_json::array();
   for (const Step& s : plan.steps) {
     steps.push_back({{"op", graph.op(s.op).name},
@@ -136,7 +138,8 @@ nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
                      {"rows", {s.token_begin, s.token_end}},
                      {"columns", {s.out_begin, s.out_end}},
                      {"padded", s.padded},
-                     {"after", s.after}});
+                     {"after", s.after},
+                     {"predicted_ns", s.predicted.count()}});
   }
   return json;
 }
@@ -152,6 +155,18 @@ int64_t number(const nlohmann::ordered_json& json) {
                     json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)));
   }
   return n;
+}
+
+/// Times are told, not needed: a plan written by hand has none.
+Nanos time_or_zero(const nlohmann::ordered_json& json, const char* key) {
+  if (!json.contains(key)) {
+    return {};
+  }
+  const nlohmann::ordered_json& n = json[key];
+  if (!n.is_number_integer() || n.get<int64_t>() < 0) {
+    throw std::invalid_argument(fmt::format("\"{}\": expected nanoseconds", key));
+  }
+  return Nanos(n.get<int64_t>());
 }
 
 std::pair<int64_t, int64_t> range(const nlohmann::ordered_json& json) {
@@ -176,6 +191,8 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
     plan.head = phase == "head";
     plan.tokens = number(json.at("tokens"));
     plan.processors = json.at("processors").get<std::vector<std::string>>();
+    plan.predicted = time_or_zero(json, "predicted_ns");
+    plan.best_single_predicted = time_or_zero(json, "best_single_predicted_ns");
     for (const auto& step : json.at("steps")) {
       Step s;
       const auto name = step.at("op").get<std::string>();
@@ -193,6 +210,7 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
       std::tie(s.token_begin, s.token_end) = range(step.at("rows"));
       std::tie(s.out_begin, s.out_end) = range(step.at("columns"));
       s.padded = step.contains("padded") ? number(step["padded"]) : s.token_end - s.token_begin;
+      s.predicted = time_or_zero(step, "predicted_ns");
       plan.steps.push_back(std::move(s));
       ++index;
     }

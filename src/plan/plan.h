@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "graph/graph.h"
 
@@ -28,6 +29,8 @@ struct Step {
   /// Steps of other processors whose results this one reads; set by link(). Steps of the same
   /// processor run in the plan's order anyway.
   std::vector<int> after;
+  /// By the solver, from the profile; zero where nobody predicted it.
+  Nanos predicted{};
 };
 
 /// A plan serves every pass of exactly `tokens` rows at any position. The body covers operators
@@ -38,6 +41,10 @@ struct Plan {
   int64_t tokens = 0;
   std::vector<std::string> processors;  // ids
   std::vector<Step> steps;
+  /// Of the whole pass, and of the best plan with one processor for everything; zero where nobody
+  /// predicted them.
+  Nanos predicted{};
+  Nanos best_single_predicted{};
 };
 
 /// Checks that the plan computes every element of every operator's output exactly once, in an

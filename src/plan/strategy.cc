@@ -80,7 +80,7 @@ class Planner {
   void add(int op, const std::string& id, int64_t token_begin, int64_t token_end, int64_t out_begin,
            int64_t out_end, int64_t padded) {
     if (token_begin < token_end && out_begin < out_end) {
-      plan_.steps.push_back({op, processor(id), token_begin, token_end, out_begin, out_end, padded, {}});
+      plan_.steps.push_back({op, processor(id), token_begin, token_end, out_begin, out_end, padded, {}, {}});
     }
   }
 

@@ -1,0 +1,128 @@
+#include "plan/predict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+namespace hetero {
+namespace {
+
+Nanos nanos(double ns) {
+  return Nanos(static_cast<int64_t>(ns + 0.5));
+}
+double ns(Nanos t) {
+  return static_cast<double>(t.count());
+}
+
+bool overlap(const Step& a, const Step& b) {
+  return a.token_begin < b.token_end && b.token_begin < a.token_end;
+}
+
+}  // namespace
+
+double QueueTimes::submit(size_t processor, double submit_ns, double work_ns, std::span<const Wait> waits) {
+  control += submit_ns;
+  for (const Wait& w : waits) {
+    control = std::max(control, w.finish + w.handoff);
+  }
+  const double begin = std::max(control, free[processor]);
+  free[processor] = begin + work_ns;
+  return begin;
+}
+
+std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
+                              std::span<const std::string> set, const Step& step, int64_t position) {
+  const Op& op = graph.op(step.op);
+  int64_t context = 0;
+  if (const auto* a = op.as<Attention>()) {
+    context = position + step.token_end;
+    if (a->window > 0) {
+      context = std::min(context, std::max(a->window, step.token_end - step.token_begin));
+    }
+  }
+  const auto timing =
+      time_of(processor, work_of(graph, step.op, step.out_begin, step.out_end), step.padded, context);
+  if (!timing) {
+    return std::nullopt;
+  }
+  return contended_ns(profile, processor.id, set, timing->ns,
+                      weight_bytes(graph, step.op, step.out_begin, step.out_end));
+}
+
+Result<Prediction> predict(const Graph& graph, const Profile& profile, const Plan& plan,
+                           const PredictOptions& options) {
+  std::vector<const ProfiledProcessor*> processors;
+  for (const std::string& id : plan.processors) {
+    processors.push_back(profile.find(id));
+    if (processors.back() == nullptr) {
+      return not_found(fmt::format("the profile has no processor \"{}\"", id));
+    }
+  }
+  QueueTimes times;
+  times.free.assign(processors.size(), 0.0);
+  Prediction out;
+  out.steps.resize(plan.steps.size());
+  out.busy.resize(processors.size());
+  std::vector<double> finish(plan.steps.size(), 0.0);
+  std::unordered_map<ValueId, std::vector<size_t>> writers;
+  for (size_t first = 0; first < plan.steps.size();) {
+    size_t end = first;  // of the parts of one operator
+    std::vector<std::string> set;
+    for (; end < plan.steps.size() && plan.steps[end].op == plan.steps[first].op; ++end) {
+      const std::string& id = plan.processors[static_cast<size_t>(plan.steps[end].processor)];
+      if (std::find(set.begin(), set.end(), id) == set.end()) {
+        set.push_back(id);
+      }
+    }
+    for (size_t i = first; i < end; ++i) {
+      const Step& step = plan.steps[i];
+      const auto p = static_cast<size_t>(step.processor);
+      const auto work = step_ns(graph, profile, *processors[p], set, step, options.position);
+      if (!work) {
+        return not_found(fmt::format("the profile has no time for {} of {} rows on {}",
+                                     to_string(work_of(graph, step.op, step.out_begin, step.out_end)),
+                                     step.padded, plan.processors[p]));
+      }
+      std::vector<QueueTimes::Wait> waits;
+      for (const ValueId input : graph.op(step.op).inputs) {
+        for (const size_t w : writers[input]) {
+          const Step& writer = plan.steps[w];
+          if (writer.processor != step.processor &&
+              (graph.value(input).rows == Rows::kContext || overlap(writer, step))) {
+            waits.push_back(
+                {finish[w], ns(profile.handoff(plan.processors[static_cast<size_t>(writer.processor)],
+                                               plan.processors[p], options.sync))});
+          }
+        }
+      }
+      const double begin = times.submit(p, ns(processors[p]->submit), *work, waits);
+      finish[i] = begin + *work;
+      out.steps[i] = {nanos(begin), nanos(finish[i])};
+      out.busy[p] += nanos(*work);
+    }
+    for (size_t i = first; i < end; ++i) {
+      for (const ValueId output : graph.op(plan.steps[i].op).outputs) {
+        writers[output].push_back(i);
+      }
+    }
+    first = end;
+  }
+  double total = times.control;
+  for (size_t p = 0; p < processors.size(); ++p) {
+    total = std::max(total, times.free[p] + ns(profile.handoff(plan.processors[p], kHost, options.sync)));
+  }
+  out.total = nanos(total);
+  double joules = 0.0;
+  const bool known = std::all_of(processors.begin(), processors.end(),
+                                 [](const ProfiledProcessor* p) { return p->watts.has_value(); });
+  for (size_t p = 0; known && p < processors.size(); ++p) {
+    joules += ns(out.busy[p]) * 1e-9 * *processors[p]->watts;
+  }
+  if (known) {
+    out.joules = joules;
+  }
+  return out;
+}
+
+}  // namespace hetero

@@ -1,0 +1,61 @@
+// How long a plan will take, by a profile: the executor's own way of working (one control thread
+// that waits and submits in the plan's order, one queue for each processor), replayed with measured
+// times.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/plan.h"
+#include "profile/profile.h"
+
+namespace hetero {
+
+struct PredictOptions {
+  int64_t position = 0;       // tokens that the KV cache holds before the pass
+  std::string sync = "fast";  // which hand-off costs count: "fast" or "driver"
+};
+
+/// From the start of the pass.
+struct PredictedStep {
+  Nanos begin{};
+  Nanos end{};
+};
+
+struct Prediction {
+  Nanos total{};  // until the control thread has seen the end of all work
+  std::vector<PredictedStep> steps;
+  std::vector<Nanos> busy;  // by Plan::processors
+  /// Joules above idle; nullopt unless the power of every processor in the plan is known.
+  std::optional<double> joules;
+};
+
+/// Steps that are parts of one operator slow each other down (Profile::together); others are taken
+/// not to overlap for long. Fails where the profile lacks a processor or has nothing like a step's
+/// work, and says which.
+Result<Prediction> predict(const Graph& graph, const Profile& profile, const Plan& plan,
+                           const PredictOptions& options = {});
+
+/// Time of one step as if alone in its operator but for `set`, the processors that share it.
+/// nullopt where the profile has nothing like it.
+std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
+                              std::span<const std::string> set, const Step& step, int64_t position);
+
+/// The control thread and the queues at one moment of a pass, in nanoseconds from its start.
+struct QueueTimes {
+  double control = 0.0;
+  std::vector<double> free;  // by processor: when its queue runs empty
+
+  /// A result that a submission waits for: when it is there, and what the hand-off costs.
+  struct Wait {
+    double finish = 0.0;
+    double handoff = 0.0;
+  };
+  /// Submits `ns` of work to a processor and returns when it begins. The control thread is held
+  /// until what it waits for has arrived; a result that was long there costs nothing.
+  double submit(size_t processor, double submit_ns, double ns, std::span<const Wait> waits);
+};
+
+}  // namespace hetero
