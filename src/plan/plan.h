@@ -2,9 +2,8 @@
 // operator, in which order. The runtime executes a plan and decides nothing.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 

@@ -31,6 +31,14 @@ double QueueTimes::submit(size_t processor, double submit_ns, double work_ns, st
   return begin;
 }
 
+bool is_unmeasured(const Graph& graph, const Profile& profile, int op) {
+  const Work work = work_of(graph, op);
+  return std::none_of(profile.processors.begin(), profile.processors.end(), [&](const ProfiledProcessor& p) {
+    const int64_t rows = p.static_shapes && !p.lengths.empty() ? p.lengths.front() : 1;
+    return time_of(p, work, rows, rows).has_value();
+  });
+}
+
 std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
                               std::span<const std::string> set, const Step& step, int64_t position) {
   const Op& op = graph.op(step.op);
@@ -44,7 +52,7 @@ std::optional<double> step_ns(const Graph& graph, const Profile& profile, const 
   const auto timing =
       time_of(processor, work_of(graph, step.op, step.out_begin, step.out_end), step.padded, context);
   if (!timing) {
-    return std::nullopt;
+    return is_unmeasured(graph, profile, step.op) ? std::optional(0.0) : std::nullopt;
   }
   return contended_ns(profile, processor.id, set, timing->ns,
                       weight_bytes(graph, step.op, step.out_begin, step.out_end));

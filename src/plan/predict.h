@@ -38,6 +38,10 @@ struct Prediction {
 Result<Prediction> predict(const Graph& graph, const Profile& profile, const Plan& plan,
                            const PredictOptions& options = {});
 
+/// Whether the profile has a time for an operator on none of its processors. Such work counts as
+/// nothing, and stays on one processor: profiles of a few operators can be planned by.
+bool is_unmeasured(const Graph& graph, const Profile& profile, int op);
+
 /// Time of one step as if alone in its operator but for `set`, the processors that share it.
 /// nullopt where the profile has nothing like it.
 std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,

@@ -41,8 +41,9 @@ struct SolveOptions {
     auto operator<=>(const Columns&) const = default;
   };
   std::function<std::optional<std::vector<Columns>>(const std::string& id, int op)> compiled;
-  /// Fixed strategies only (strategy.h).
-  double npu_share = 0.5;
+  double npu_share = 0.5;  // of strategies by rules (strategy.h)
+  /// Whether to fill Solution::operators, and alternatives beyond the single processors.
+  bool explain = true;
 };
 
 struct Alternative {
@@ -71,6 +72,8 @@ struct Solution {
   std::optional<double> joules;
   std::vector<OperatorChoice> operators;
   std::vector<Alternative> alternatives;  // whole plans, fastest first; the chosen one among them
+  Bytes copied_bytes = 0;                 // of weights, by processors that hold copies
+  std::vector<std::string> unmeasured;    // work that the profile knows no time of, counted as nothing
 };
 
 /// Plans `tokens` rows of the body or the head. Never predicted to be slower than the best plan with

@@ -223,6 +223,8 @@ WidthCurve WidthCurve::of(const ProfiledProcessor& processor, const Work& work, 
                           int64_t context) {
   WidthCurve curve;
   curve.cuttable_ = work.kind == "linear";
+  // Widths that were measured with fewer rows only tell something where no other does.
+  std::vector<Width> beyond;
   for (const Series& s : processor.series) {
     const bool fits = s.work.kind == work.kind && s.work.dtype == work.dtype && s.work.k == work.k &&
                       (curve.cuttable_ || s.work.n == work.n);
@@ -230,8 +232,13 @@ WidthCurve WidthCurve::of(const ProfiledProcessor& processor, const Work& work, 
       continue;
     }
     if (const auto timing = at_series(s, processor.static_shapes, tokens, context)) {
-      curve.widths_.push_back({s.work.n, *timing});
+      const bool inside = std::any_of(s.points.begin(), s.points.end(),
+                                      [&](const Point& p) { return p.tokens >= tokens; });
+      (inside ? curve.widths_ : beyond).push_back({s.work.n, *timing});
     }
+  }
+  if (curve.widths_.empty()) {
+    curve.widths_ = std::move(beyond);
   }
   std::sort(curve.widths_.begin(), curve.widths_.end(),
             [](const Width& a, const Width& b) { return a.n < b.n; });
@@ -258,6 +265,9 @@ std::optional<Timing> WidthCurve::at(int64_t n) const {
   timing = b.timing;
   timing.ns = line(static_cast<double>(a.n), a.timing.ns, static_cast<double>(b.n), b.timing.ns,
                    static_cast<double>(n));
+  if (n < a.n) {  // narrower than anything measured: nothing gains by that more than in proportion
+    timing.ns = std::max(timing.ns, a.timing.ns * static_cast<double>(n) / static_cast<double>(a.n));
+  }
   return timing;
 }
 

@@ -158,7 +158,8 @@ class WidthCurve {
   ///   neighbours, and on by the last two's slope. Attention: linear in the pairs of query and key,
   ///   which its work is proportional to, with both neighbours at the same position.
   /// - n, for Linear, the only operators that can be cut: linear between measured widths of equal
-  ///   kind, dtype and k, and through the origin where there is only one.
+  ///   kind, dtype and k, on by the last two, and in proportion where there is only one or where
+  ///   narrower ones would gain more than that. Widths measured with fewer rows only count last.
   static WidthCurve of(const ProfiledProcessor& processor, const Work& work, int64_t tokens, int64_t context);
 
   /// Nothing where nothing like it was measured, or tokens exceed the longest static shape.

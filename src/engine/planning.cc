@@ -1,0 +1,320 @@
+#include "engine/planning.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+namespace hetero {
+namespace {
+
+/// What a processor's times hold for besides its name and driver.
+std::string setting_of(const OpenOptions& options) {
+  std::string cpus;
+  for (const int cpu : options.cpus) {
+    cpus += (cpus.empty() ? "cpus " : ",") + std::to_string(cpu);
+  }
+  return fmt::format("{}{}{}", cpus, cpus.empty() ? "" : "; ", options.int8_activations ? "q8" : "f32");
+}
+
+std::string machine_name() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  std::string name = "unknown CPU";
+  while (std::getline(file, line)) {
+    if (line.starts_with("model name") && line.find(':') != std::string::npos) {
+      name = line.substr(line.find(':') + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {} CPUs", name, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+std::string today() {
+  const std::time_t seconds = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", &utc);
+  return text;
+}
+
+ProfileIdentity identity_of(const Graph& graph, std::span<const OpenProcessor> processors) {
+  const bool simulated = std::any_of(processors.begin(), processors.end(), [](const OpenProcessor& p) {
+    return p.processor->info().provider == "sim";
+  });
+  return {machine_name(), model_shape_key(graph), today(), simulated};
+}
+
+/// 64-bit FNV-1a.
+uint64_t hash_of(const std::string& text) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : text) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  }
+  return hash;
+}
+
+/// Whether all of these processors, as they are open now, are in the profile.
+Status fits(const Profile& profile, const Graph& graph, std::span<const OpenProcessor> processors) {
+  if (profile.identity.model != model_shape_key(graph)) {
+    return invalid_argument(fmt::format("it is of another model: {}", profile.identity.model));
+  }
+  for (const OpenProcessor& p : processors) {
+    const ProcessorInfo& info = p.processor->info();
+    const ProfiledProcessor* found = profile.find(info.id);
+    if (found == nullptr) {
+      return invalid_argument(fmt::format("it does not have {}", info.id));
+    }
+    if (found->name != info.name || found->driver != info.driver || found->setting != setting_of(p.options)) {
+      return invalid_argument(fmt::format("its {} is {} ({}; {}), this one is {} ({}; {})", info.id,
+                                          found->name, found->driver, found->setting, info.name, info.driver,
+                                          setting_of(p.options)));
+    }
+  }
+  return {};
+}
+
+/// Whether a profile that was cut short has what planning needs: every operator for one row and for
+/// many, and what hand-offs cost.
+bool usable(const Profile& profile, const Graph& graph) {
+  const size_t count = profile.processors.size();
+  const bool handoffs = count < 2 || profile.handoffs.size() >= count * (count - 1);
+  for (int op = 0; op < static_cast<int>(graph.ops.size()); ++op) {
+    const bool any =
+        std::any_of(profile.processors.begin(), profile.processors.end(), [&](const ProfiledProcessor& p) {
+          return time_of(p, work_of(graph, op), graph.in_head(op) ? 1 : 256, 256).has_value();
+        });
+    if (!any) {
+      return false;
+    }
+  }
+  return handoffs;
+}
+
+}  // namespace
+
+std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
+                               const std::string& cache_dir) {
+  if (cache_dir.empty()) {
+    return "";
+  }
+  std::string key = machine_name() + "\n" + model_shape_key(graph);
+  for (const OpenProcessor& p : processors) {
+    const ProcessorInfo& info = p.processor->info();
+    key += fmt::format("\n{} {} {} {} {}", info.id, info.name, info.provider, info.driver,
+                       setting_of(p.options));
+  }
+  return fmt::format("{}/profiles/{:016x}.json", cache_dir, hash_of(key));
+}
+
+Result<Profile> read_profile(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    return not_found(file + ": cannot be opened for reading");
+  }
+  std::stringstream text;
+  text << in.rdbuf();
+  nlohmann::ordered_json json;
+  try {
+    json = nlohmann::ordered_json::parse(text.str());
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("{}: not JSON: {}", file, e.what()));
+  }
+  auto profile = profile_from_json(json);
+  if (!profile.ok()) {
+    return profile.status().with_prefix(file);
+  }
+  return profile;
+}
+
+Status write_profile(const Profile& profile, const std::string& file) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
+  if (!folder.empty()) {
+    std::filesystem::create_directories(folder, error);
+  }
+  const std::string temporary = fmt::format("{}.{}.tmp", file, getpid());
+  {
+    std::ofstream out(temporary, std::ios::binary);
+    out << to_json(profile).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+    if (!out.flush()) {
+      return io_error(fmt::format("{}: cannot be written", temporary));
+    }
+  }
+  std::filesystem::rename(temporary, file, error);
+  return error ? io_error(fmt::format("{}: cannot be replaced: {}", file, error.message())) : Status();
+}
+
+Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcessor> processors,
+                                const ProfilerOptions& options, const std::string& file,
+                                const Profile* known) {
+  ProfilerOptions all = options;
+  std::vector<Processor*> list;
+  for (const OpenProcessor& p : processors) {
+    list.push_back(p.processor);
+    all.settings.push_back(setting_of(p.options));
+    all.copies_weights.push_back(p.processor->info().kind == "npu");
+  }
+  if (!file.empty()) {
+    all.save = [&](const Profile& so_far) {
+      Profile part = so_far;
+      part.complete = false;
+      return write_profile(part, file);
+    };
+  }
+  HETERO_TRY(Profile profile, measure(graph, list, identity_of(graph, processors), all, known));
+  if (!file.empty()) {
+    HETERO_RETURN_IF_ERROR(write_profile(profile, file));
+  }
+  return profile;
+}
+
+Result<std::unique_ptr<Planning>> Planning::create(const Graph& graph, const Selection& selection,
+                                                   bool automatic, std::span<const OpenProcessor> processors,
+                                                   const PlanningOptions& options,
+                                                   std::vector<std::string>& notices) {
+  std::unique_ptr<Planning> planning(new Planning(graph, automatic, options));
+  HETERO_RETURN_IF_ERROR(planning->read_plans(processors));
+  if (!options.profile_file.empty()) {
+    HETERO_TRY(planning->profile_, read_profile(options.profile_file));
+    HETERO_RETURN_IF_ERROR(
+        fits(*planning->profile_, graph, processors).with_prefix("--profile " + options.profile_file));
+  } else if (const std::string file = profile_cache_file(graph, processors, options.cache_dir);
+             !file.empty()) {
+    if (auto cached = read_profile(file); cached.ok() && fits(*cached, graph, processors).ok()) {
+      planning->profile_ = std::move(cached).value();
+    } else if (cached.status().code() == Code::kMalformed) {
+      spdlog::debug("cached profile not used: {}", cached.status().message());
+    }
+    const bool solved = automatic || selection.strategy == Strategy::kTensor;
+    if (!planning->profile_ && solved && processors.size() > 1 && options.measure_within > Nanos{}) {
+      ProfilerOptions how;
+      how.time_limit = options.measure_within;
+      how.rounds = 1;
+      how.lengths = {1, 32, 64, 128, 256, options.longest_pass};
+      how.cancel = options.cancel;
+      how.progress = options.progress;
+      auto measured = measure_profile(graph, processors, how, "", nullptr);
+      if (!measured.ok()) {
+        notices.push_back(
+            fmt::format("no profile, plans go by fixed rules: {}", measured.status().message()));
+      } else if (usable(*measured, graph)) {
+        planning->profile_ = std::move(measured).value();
+        if (const Status written = write_profile(*planning->profile_, file); !written.ok()) {
+          notices.push_back(fmt::format("the profile is not kept: {}", written.message()));
+        }
+      } else {
+        notices.push_back(
+            fmt::format("measuring these processors takes longer than {} s, so plans go by fixed rules; "
+                        "\"hetero profile\" with the same model and options measures them once",
+                        std::chrono::duration_cast<std::chrono::seconds>(options.measure_within).count()));
+      }
+    }
+  }
+  if (planning->profile_ && !usable(*planning->profile_, graph)) {
+    notices.push_back("the profile is too short to plan by (it was cut off), so plans go by fixed rules");
+    planning->profile_.reset();
+  }
+  if (planning->profile_) {
+    HETERO_RETURN_IF_ERROR(planning->choose_compiled(selection));
+  }
+  return planning;
+}
+
+Status Planning::read_plans(std::span<const OpenProcessor> processors) {
+  if (options_.plan_file.empty()) {
+    return {};
+  }
+  std::ifstream in(options_.plan_file, std::ios::binary);
+  if (!in) {
+    return not_found(options_.plan_file + ": cannot be opened for reading");
+  }
+  std::stringstream text;
+  text << in.rdbuf();
+  nlohmann::ordered_json json;
+  try {
+    json = nlohmann::ordered_json::parse(text.str());
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("{}: not JSON: {}", options_.plan_file, e.what()));
+  }
+  const auto list =
+      json.is_object() && json.contains("plans") ? json["plans"] : nlohmann::ordered_json::array({json});
+  for (const auto& one : list) {
+    auto plan = plan_from_json(graph_, one);
+    if (!plan.ok()) {
+      return plan.status().with_prefix(options_.plan_file);
+    }
+    for (const std::string& id : plan->processors) {
+      if (std::none_of(processors.begin(), processors.end(),
+                       [&](const OpenProcessor& p) { return p.processor->info().id == id; })) {
+        return invalid_argument(fmt::format(
+            "{}: it uses {}, which takes no part (--processors names who does)", options_.plan_file, id));
+      }
+    }
+    given_[{plan->head, plan->tokens}] = std::move(plan).value();
+  }
+  return {};
+}
+
+SolveOptions Planning::solve_options(const Selection& selection) const {
+  SolveOptions o;
+  o.objective = options_.objective;
+  if (!automatic_) {
+    o.strategy = selection.strategy;
+  }
+  o.processors.clear();
+  for (const std::string& id : {selection.team.cpu, selection.team.gpu, selection.team.npu}) {
+    if (!id.empty()) {
+      o.processors.push_back(id);
+    }
+  }
+  o.reserve = options_.reserve;
+  o.predict.sync = options_.sync;
+  o.copy_limit = options_.copy_limit;
+  o.can_run = selection.team.can_run;
+  o.npu_share = options_.npu_share;
+  o.explain = false;
+  if (columns_) {
+    o.compiled = [this](const std::string& id, int op) { return columns_->of(id, op); };
+  }
+  return o;
+}
+
+Status Planning::choose_compiled(const Selection& selection) {
+  // A prompt of a few hundred tokens and decoding count most.
+  const std::vector<ExpectedPass> passes = {{1, 1.0}, {64, 0.5}, {256, 1.0}, {options_.longest_pass, 0.5}};
+  const SolveOptions o = solve_options(selection);
+  if (o.strategy && *o.strategy != Strategy::kTensor) {
+    return {};  // their rules say what is compiled
+  }
+  HETERO_TRY(columns_, choose_columns(graph_, *profile_, passes, o));
+  return {};
+}
+
+Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens, int64_t position) {
+  if (const auto given = given_.find({head, tokens}); given != given_.end()) {
+    return given->second;
+  }
+  if (profile_) {
+    SolveOptions o = solve_options(selection);
+    o.predict.position = head ? 0 : position;
+    auto solved = solve(graph_, *profile_, head, tokens, o);
+    if (solved.ok()) {
+      return std::move(solved->plan);
+    }
+    spdlog::debug("not planned by the profile: {}", solved.status().message());
+  }
+  StrategyOptions rules;
+  rules.npu_share = options_.npu_share;
+  return make_plan(graph_, selection.strategy, selection.team, head, tokens, rules);
+}
+
+}  // namespace hetero

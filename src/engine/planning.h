@@ -1,0 +1,88 @@
+// Which plans a session runs: the user's own, the solver's where there is a profile of these
+// processors and this model, else those of fixed rules.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/devices.h"
+#include "plan/columns.h"
+#include "plan/solver.h"
+#include "profile/profiler.h"
+
+namespace hetero {
+
+struct PlanningOptions {
+  std::string profile_file;  // --profile; empty: the cached one, if there is one
+  std::string plan_file;     // --plan; empty: none
+  std::string cache_dir;     // empty: neither looks for a cached profile nor keeps one
+  /// Where there is no profile, and the strategy is the solver's, measures one within this time and
+  /// keeps it; zero: never.
+  Nanos measure_within{};
+  std::string sync = "fast";
+  Objective objective = Objective::kLatency;
+  std::vector<std::string> reserve;
+  Bytes copy_limit = -1;
+  double npu_share = 0.5;  // by fixed rules
+  int64_t longest_pass = 512;
+  const std::atomic<bool>* cancel = nullptr;
+  std::function<void(const std::string&, int, int)> progress;
+};
+
+/// A processor that is open, and how.
+struct OpenProcessor {
+  Processor* processor = nullptr;
+  OpenOptions options;
+};
+
+class Planning {
+ public:
+  /// Reads or measures what the options ask for. `notices`: what the user must be told. The graph and
+  /// the processors outlive it.
+  static Result<std::unique_ptr<Planning>> create(const Graph& graph, const Selection& selection,
+                                                  bool automatic, std::span<const OpenProcessor> processors,
+                                                  const PlanningOptions& options,
+                                                  std::vector<std::string>& notices);
+
+  /// The plan of a pass of `tokens` rows at `position`, by `selection` as it is now: processors that
+  /// are no longer in its team are left out.
+  Result<Plan> plan(const Selection& selection, bool head, int64_t tokens, int64_t position);
+
+  /// nullptr: plans are by fixed rules.
+  const Profile* profile() const { return profile_ ? &*profile_ : nullptr; }
+
+ private:
+  Planning(const Graph& graph, bool automatic, const PlanningOptions& options)
+      : graph_(graph), automatic_(automatic), options_(options) {}
+  Status read_plans(std::span<const OpenProcessor> processors);
+  Status choose_compiled(const Selection& selection);
+  SolveOptions solve_options(const Selection& selection) const;
+
+  const Graph& graph_;
+  const bool automatic_;
+  PlanningOptions options_;
+  std::optional<Profile> profile_;
+  std::optional<CompiledColumns> columns_;
+  std::map<std::pair<bool, int64_t>, Plan> given_;  // --plan
+};
+
+/// Measures the open processors with the model, going on from `known` where that is given, and saves
+/// to `file` (unless empty) after every piece.
+Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcessor> processors,
+                                const ProfilerOptions& options, const std::string& file,
+                                const Profile* known);
+
+/// Where the profile of these processors and this model's shape is kept; empty without a cache.
+std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
+                               const std::string& cache_dir);
+
+Result<Profile> read_profile(const std::string& file);
+/// By a temporary file beside it, so that it is never half written.
+Status write_profile(const Profile& profile, const std::string& file);
+
+}  // namespace hetero

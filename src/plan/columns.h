@@ -1,0 +1,39 @@
+// One cut of each operator for all passes. A processor that holds copies of its weights in compiled
+// graphs would otherwise need a copy, and seconds of compiling, for every other cut; with one cut,
+// any length can be planned at run time and finds its graphs.
+#pragma once
+
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "plan/solver.h"
+
+namespace hetero {
+
+/// A pass that will be run, and how much its time counts.
+struct ExpectedPass {
+  int64_t tokens = 1;
+  double weight = 1.0;
+};
+
+/// For each operator of the graph and each processor that copies weights: the columns to compile.
+/// Chosen from what solve() would choose for each pass alone: those with which the passes, each
+/// relative to its best, take the least time in the weighted mean. Empty columns: none.
+struct CompiledColumns {
+  struct Entry {
+    std::string processor;
+    std::vector<SolveOptions::Columns> columns;  // by operator; begin == end: none
+  };
+  std::vector<Entry> entries;
+
+  /// For SolveOptions::compiled: nullopt for processors that do not copy weights.
+  std::optional<std::vector<SolveOptions::Columns>> of(const std::string& processor, int op) const;
+};
+
+/// Pure and deterministic, as solve(). `options.compiled` is not looked at.
+Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profile,
+                                       std::span<const ExpectedPass> passes, const SolveOptions& options);
+
+}  // namespace hetero

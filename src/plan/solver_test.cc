@@ -1,0 +1,372 @@
+#include "plan/solver.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <random>
+
+#include "graph/shapes.h"
+#include "plan/candidates.h"
+#include "plan/search.h"
+
+namespace hetero {
+namespace {
+
+constexpr double kNano = 1.5;  // times are rounded to whole nanoseconds
+
+nlohmann::ordered_json read_data(const std::string& name) {
+  std::ifstream file(std::string(HETERO_TEST_DATA) + "/" + name);
+  EXPECT_TRUE(file.good()) << name;
+  return nlohmann::ordered_json::parse(file);
+}
+
+// ---- small random graphs and profiles, and the exhaustive oracle ----
+
+/// Five operators; linear ones, and norms that join two earlier values.
+Graph random_graph(std::mt19937& random) {
+  const auto pick = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  constexpr int64_t kCols = 128;
+  Graph graph;
+  graph.values.push_back({"in", Rows::kTokens, kCols, DType::kF32});
+  for (int i = 0; i < 5; ++i) {
+    const auto made = static_cast<ValueId>(graph.values.size());
+    graph.values.push_back({fmt::format("v{}", i), Rows::kTokens, kCols, DType::kF32});
+    Op op;
+    op.name = fmt::format("op{}", i);
+    const auto latest = static_cast<ValueId>(made - 1);
+    if (pick(3) == 0) {
+      op.params = RmsNorm{};
+      op.inputs = {latest, pick(made)};
+      graph.weights.push_back({"norm", DType::kF32, 1, kCols, nullptr});
+      op.outputs = {made};
+    } else {
+      op.params = Linear{};
+      op.inputs = {pick(4) == 0 ? pick(made) : latest};
+      graph.weights.push_back({"matrix", DType::kQ4_0, kCols, kCols, nullptr});
+      op.outputs = {made};
+    }
+    op.weights = {static_cast<WeightId>(graph.weights.size()) - 1};
+    graph.ops.push_back(std::move(op));
+  }
+  graph.head_begin = 5;
+  return graph;
+}
+
+Profile random_profile(std::mt19937& random, bool three) {
+  const auto micros = [&](int64_t low, int64_t high) {
+    return std::chrono::microseconds(low + static_cast<int64_t>(random()) % (high - low));
+  };
+  Profile profile;
+  const auto add = [&](const char* id, const char* kind, bool all) {
+    ProfiledProcessor p;
+    p.id = id;
+    p.kind = kind;
+    p.grid = 32;
+    p.submit = micros(0, 4);
+    p.static_shapes = !all;
+    p.copies_weights = !all;
+    p.watts = 1.0 + static_cast<double>(random() % 40) / 10;
+    p.lengths = {32, 64};
+    for (const int64_t n : {32, 64, 128}) {
+      p.series.push_back({{"linear", "Q4_0", n, 128}, {}});
+      for (const int64_t tokens : {1, 32, 64}) {
+        p.series.back().points.push_back({tokens, 0, false, micros(10, 20 + n + tokens), {}, 1});
+      }
+    }
+    if (all) {
+      p.series.push_back({{"rms_norm", "", 128, 2}, {{1, 0, false, micros(1, 30), {}, 1}}});
+    }
+    profile.processors.push_back(p);
+  };
+  add("gpu0", "gpu", true);
+  add("npu0", "npu", false);
+  if (three) {
+    add("cpu", "cpu", true);
+  }
+  for (const auto& a : profile.processors) {
+    for (const auto& b : profile.processors) {
+      if (a.id != b.id) {
+        profile.handoffs.push_back({a.id, b.id, "fast", micros(0, 25), {}});
+      }
+    }
+    profile.handoffs.push_back({a.id, kHost, "fast", micros(0, 10), {}});
+  }
+  profile.together = {
+      {{{"gpu0", 3.0, 1.2}, {"npu0", 2.0, 1.3}}}, {{{"gpu0", 4.0, 1.0}}}, {{{"npu0", 4.0, 1.0}}}};
+  return profile;
+}
+
+Plan plan_of(const Members& members, const std::vector<std::vector<Candidate>>& lists,
+             const std::vector<int>& choices, int64_t tokens) {
+  Plan plan;
+  plan.tokens = tokens;
+  for (const ProfiledProcessor* p : members.processors) {
+    plan.processors.push_back(p->id);
+  }
+  for (size_t i = 0; i < lists.size(); ++i) {
+    for (const Part& part : lists[i][static_cast<size_t>(choices[i])].parts) {
+      plan.steps.push_back({static_cast<int>(i),
+                            part.processor,
+                            part.token_begin,
+                            part.token_end,
+                            part.out_begin,
+                            part.out_end,
+                            part.padded,
+                            {},
+                            {}});
+    }
+  }
+  return plan;
+}
+
+/// Every combination of candidates, timed by predict().
+double exhaustive(const Graph& graph, const Profile& profile, const Members& members,
+                  const std::vector<std::vector<Candidate>>& lists, int64_t tokens) {
+  std::vector<int> choices(lists.size(), 0);
+  double best = 1e30;
+  for (;;) {
+    Plan plan = plan_of(members, lists, choices, tokens);
+    // Processors that take no part have nothing to hand to the host.
+    std::vector<bool> used(plan.processors.size(), false);
+    for (const Step& s : plan.steps) {
+      used[static_cast<size_t>(s.processor)] = true;
+    }
+    Profile without = profile;
+    std::erase_if(without.handoffs, [&](const Handoff& h) {
+      const auto p =
+          std::find(plan.processors.begin(), plan.processors.end(), h.from) - plan.processors.begin();
+      return h.to == kHost && !used[static_cast<size_t>(p)];
+    });
+    const auto prediction = predict(graph, without, plan);
+    EXPECT_TRUE(prediction.ok()) << prediction.status().message();
+    best = std::min(best, static_cast<double>(prediction->total.count()));
+    size_t i = 0;
+    while (i < lists.size() && ++choices[i] == static_cast<int>(lists[i].size())) {
+      choices[i++] = 0;
+    }
+    if (i == lists.size()) {
+      return best;
+    }
+  }
+}
+
+TEST(Search, FindsWhatTryingEverythingFinds) {
+  for (unsigned seed = 1; seed <= 40; ++seed) {
+    std::mt19937 random(seed);
+    const Graph graph = random_graph(random);
+    const Profile profile = random_profile(random, false);
+    const int64_t tokens = seed % 2 == 0 ? 32 : 50;
+    const Members members{{&profile.processors[0], &profile.processors[1]}, 0};
+    std::vector<int> ops;
+    std::vector<std::vector<Candidate>> lists;
+    for (int op = 0; op < 5; ++op) {
+      ops.push_back(op);
+      lists.push_back(candidates(graph, profile, members, op, tokens, {}));
+      ASSERT_FALSE(lists.back().empty());
+      // Every third or so, so that all combinations can be tried.
+      while (lists.back().size() > 6) {
+        lists.back().erase(lists.back().begin() + static_cast<int64_t>(random() % lists.back().size()));
+      }
+    }
+    const SearchResult found = search(graph, profile, members, ops, lists, {});
+    EXPECT_NEAR(found.ns, exhaustive(graph, profile, members, lists, tokens), kNano) << "seed " << seed;
+    const auto again = predict(graph, profile, plan_of(members, lists, found.choices, tokens));
+    ASSERT_TRUE(again.ok());
+    EXPECT_LE(found.ns, static_cast<double>(again->total.count()) + kNano);
+  }
+}
+
+TEST(Candidates, TheBestCutIsAmongThem) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    std::mt19937 random(seed);
+    const auto shape = graph_of_shape("llama-3.2-1b");
+    ASSERT_TRUE(shape.ok());
+    int op = 0;
+    while (shape->op(op).name != "blk.0.ffn_gate_up") {
+      ++op;
+    }
+    Profile profile;
+    for (const char* kind : {"gpu", "cpu"}) {
+      ProfiledProcessor p;
+      p.id = p.kind = kind;
+      p.grid = seed % 2 == 0 ? 32 : 64;
+      for (const int64_t n : {4096, 16384}) {
+        p.series.push_back({{"linear", "Q4_0", n, 2048},
+                            {{1, 0, false, std::chrono::microseconds(n / 20 + random() % 200), {}, 1}}});
+      }
+      profile.processors.push_back(p);
+    }
+    const Members members{{&profile.processors[0], &profile.processors[1]}, 0};
+    double among = 1e30;
+    for (const Candidate& c : candidates(*shape, profile, members, op, 1, {})) {
+      among = std::min(among, operator_ns(profile, members, c, "fast"));
+    }
+    double best = 1e30;
+    const int64_t grid = profile.processors[0].grid;
+    for (int64_t n = grid; n < 16384; n += grid) {
+      Work work = work_of(*shape, op, 0, n);
+      const double a = time_of(profile.processors[0], work, 1, 0)->ns;
+      work.n = 16384 - n;
+      best = std::min(best, std::max(a, time_of(profile.processors[1], work, 1, 0)->ns));
+    }
+    EXPECT_NEAR(among, best, kNano) << "seed " << seed;
+  }
+}
+
+TEST(Solve, IsNeverPredictedToBeSlowerThanOneProcessor) {
+  for (unsigned seed = 1; seed <= 60; ++seed) {
+    std::mt19937 random(seed);
+    const Graph graph = random_graph(random);
+    const Profile profile = random_profile(random, seed % 2 == 0);
+    for (const int64_t tokens : {1, 33, 64, 100}) {
+      const auto solved = solve(graph, profile, false, tokens);
+      ASSERT_TRUE(solved.ok()) << solved.status().message();
+      EXPECT_TRUE(validate(graph, solved->plan).ok());
+      EXPECT_GT(solved->plan.best_single_predicted, Nanos{});
+      EXPECT_LE(solved->predicted, solved->plan.best_single_predicted) << "seed " << seed << " " << tokens;
+      const auto again = predict(graph, profile, solved->plan);
+      ASSERT_TRUE(again.ok());
+      EXPECT_EQ(again->total, solved->predicted);
+      EXPECT_EQ(solve(graph, profile, false, tokens)->predicted, solved->predicted);
+    }
+  }
+}
+
+TEST(Solve, LeavesReservedProcessorsAloneAndTakesOnlyNamedOnes) {
+  std::mt19937 random(3);
+  const Graph graph = random_graph(random);
+  const Profile profile = random_profile(random, true);
+  SolveOptions options;
+  options.reserve = {"gpu"};
+  const auto reserved = solve(graph, profile, false, 64, options);
+  ASSERT_TRUE(reserved.ok()) << reserved.status().message();
+  for (const std::string& id : reserved->plan.processors) {
+    EXPECT_NE(id, "gpu0");
+  }
+  options.reserve = {"cpu", "gpu"};
+  const auto nobody = solve(graph, profile, false, 64, options);
+  if (nobody.ok()) {  // a graph without norms
+    EXPECT_EQ(nobody->plan.processors, std::vector<std::string>{"npu0"});
+  }
+  options.reserve = {"cpu", "gpu", "npu"};
+  EXPECT_EQ(solve(graph, profile, false, 64, options).status().message(),
+            "no processor of the profile may take part");
+}
+
+TEST(Solve, ForEnergyTakesTheLeast) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    std::mt19937 random(seed);
+    const Graph graph = random_graph(random);
+    const Profile profile = random_profile(random, false);
+    SolveOptions options;
+    const auto fast = solve(graph, profile, false, 64, options);
+    options.objective = Objective::kEnergy;
+    const auto frugal = solve(graph, profile, false, 64, options);
+    ASSERT_TRUE(fast.ok() && frugal.ok());
+    EXPECT_LE(*frugal->joules, *fast->joules + 1e-12) << "seed " << seed;
+    EXPECT_GE(frugal->predicted, fast->predicted) << "seed " << seed;
+  }
+  std::mt19937 random(1);
+  const Graph graph = random_graph(random);
+  Profile profile = random_profile(random, false);
+  profile.processors[1].watts.reset();
+  SolveOptions options;
+  options.objective = Objective::kEnergy;
+  EXPECT_EQ(solve(graph, profile, false, 64, options).status().message(),
+            "the profile has no power for npu0, which planning for energy needs");
+}
+
+TEST(Solve, KeepsCopiesOfWeightsWithinTheLimit) {
+  std::mt19937 random(2);
+  const Graph graph = random_graph(random);
+  Profile profile = random_profile(random, false);
+  for (Series& s : profile.processors[0].series) {  // a slow GPU: copies are worth having
+    for (Point& p : s.points) {
+      p.median *= s.work.kind == "linear" ? 20 : 1;
+    }
+  }
+  SolveOptions options;
+  const auto free = solve(graph, profile, false, 64, options);
+  ASSERT_TRUE(free.ok());
+  EXPECT_GT(free->copied_bytes, 0);
+  options.copy_limit = 0;
+  const auto none = solve(graph, profile, false, 64, options);
+  ASSERT_TRUE(none.ok()) << none.status().message();
+  EXPECT_EQ(none->copied_bytes, 0);
+  EXPECT_GT(none->predicted, free->predicted);
+}
+
+TEST(Solve, UsesOnlyCompiledColumns) {
+  std::mt19937 random(4);
+  const Graph graph = random_graph(random);
+  const Profile profile = random_profile(random, false);
+  SolveOptions options;
+  options.compiled = [](const std::string& id, int) -> std::optional<std::vector<SolveOptions::Columns>> {
+    if (id == "npu0") {
+      return std::vector<SolveOptions::Columns>{{32, 96}};
+    }
+    return std::nullopt;
+  };
+  for (const int64_t tokens : {1, 32, 64, 90}) {
+    const auto solved = solve(graph, profile, false, tokens, options);
+    ASSERT_TRUE(solved.ok()) << solved.status().message();
+    for (const Step& s : solved->plan.steps) {
+      if (solved->plan.processors[static_cast<size_t>(s.processor)] == "npu0" &&
+          solved->plan.strategy == "auto") {
+        EXPECT_EQ(s.out_begin, 32);
+        EXPECT_EQ(s.out_end, 96);
+      }
+    }
+  }
+}
+
+// ---- the paper's Table 3 ----
+
+struct Row {
+  int64_t out, in, tokens;
+  const char* strategy;
+  double gpu;  // share; negative: not a matter of the ratio
+};
+
+TEST(Solve, ComesToThePapersTable3) {
+  const auto graph = graph_of_shape("llama-3-8b");
+  const auto profile = profile_from_json(read_data("table3.json"));
+  ASSERT_TRUE(graph.ok() && profile.ok()) << profile.status().message();
+  std::vector<Row> rows = {{4096, 4096, 1, "weight-centric", 0.5}, {28672, 4096, 1, "weight-centric", 0.75},
+                           {4096, 14336, 1, "gpu", 1.0},           {4096, 4096, 128, "npu", 0.0},
+                           {4096, 4096, 256, "npu", 0.0},          {4096, 14336, 256, "weight-centric", 0.4}};
+  for (const int64_t tokens : {193, 224, 255}) {
+    rows.push_back({4096, 4096, tokens, "padding", 0.0});
+  }
+  for (const int64_t tokens : {257, 264, 272}) {
+    rows.push_back({4096, 4096, tokens, "activation-centric",
+                    static_cast<double>(tokens - 256) / static_cast<double>(tokens)});
+  }
+  for (const int64_t tokens : {257, 300, 320, 384}) {
+    rows.push_back({4096, 14336, tokens, "hybrid", 0.4});
+  }
+  constexpr double kGridStep = 0.25;  // table3.json: "parts": 4
+  for (const Row& row : rows) {
+    const auto solved = solve(*graph, *profile, false, row.tokens);
+    ASSERT_TRUE(solved.ok()) << solved.status().message();
+    const auto choice = std::find_if(
+        solved->operators.begin(), solved->operators.end(),
+        [&](const OperatorChoice& c) { return c.kind == "linear" && c.out == row.out && c.in == row.in; });
+    ASSERT_NE(choice, solved->operators.end());
+    const std::string where = fmt::format("[{},{}] {} tokens", row.out, row.in, row.tokens);
+    EXPECT_EQ(choice->strategy, row.strategy) << where;
+    double gpu = 0.0;
+    for (const auto& [id, part] : choice->share) {
+      gpu += id == "gpu0" ? part : 0.0;
+    }
+    EXPECT_NEAR(gpu, row.gpu, kGridStep) << where;
+    for (const Alternative& rejected : choice->rejected) {
+      EXPECT_GE(rejected.predicted + std::chrono::microseconds(100), choice->predicted)
+          << where << rejected.strategy;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hetero
