@@ -28,24 +28,28 @@ struct PlanCommand {
   bool json = false;
 };
 
-double millis(Nanos t) { return static_cast<double>(t.count()) / 1e6; }
-double micros(Nanos t) { return static_cast<double>(t.count()) / 1e3; }
+double millis(Nanos t) {
+  return static_cast<double>(t.count()) / 1e6;
+}
+double micros(Nanos t) {
+  return static_cast<double>(t.count()) / 1e3;
+}
 
 Result<SolveOptions> solve_options(const PlanCommand& o, const Profile& profile) {
   SolveOptions out;
   if (o.strategy != "auto") {
     out.strategy = strategy_from_name(o.strategy);
     if (!out.strategy) {
-      return invalid_argument(fmt::format("--strategy: \"{}\" is not one of auto, cpu, gpu, npu-online, "
-                                          "npu-padding, npu-pipe, layer, tensor",
-                                          o.strategy));
+      return invalid_argument(
+          fmt::format("--strategy: \"{}\" is not one of auto, cpu, gpu, npu-online, "
+                      "npu-padding, npu-pipe, layer, tensor",
+                      o.strategy));
     }
   }
   for (const auto* list : {&o.processors, &o.reserve}) {
     for (const std::string& name : *list) {
-      const bool known = std::any_of(profile.processors.begin(), profile.processors.end(), [&](const auto& p) {
-        return p.id == name || p.kind == name;
-      });
+      const bool known = std::any_of(profile.processors.begin(), profile.processors.end(),
+                                     [&](const auto& p) { return p.id == name || p.kind == name; });
       if (!known) {
         return invalid_argument(fmt::format("\"{}\" is not a processor of the profile", name));
       }
@@ -63,7 +67,8 @@ nlohmann::ordered_json alternatives_json(const std::vector<Alternative>& list, b
   auto json = nlohmann::ordered_json::array();
   for (const Alternative& a : list) {
     json.push_back({{"strategy", a.strategy},
-                    {in_micros ? "predicted_us" : "predicted_ms", in_micros ? micros(a.predicted) : millis(a.predicted)}});
+                    {in_micros ? "predicted_us" : "predicted_ms",
+                     in_micros ? micros(a.predicted) : millis(a.predicted)}});
   }
   return json;
 }
@@ -113,13 +118,13 @@ std::string shares(const OperatorChoice& c) {
 }
 
 void print_table(const PlanCommand& o, const Solution& body, const Solution& head, const Profile& profile) {
-  fmt::print("{} of {} {}{}: {:.2f} ms predicted, {:.2f} ms by the best single processor{}\n", o.phase, o.tokens,
-             o.tokens == 1 ? "token" : "tokens", o.phase == "decode" ? " in the cache" : "",
+  fmt::print("{} of {} {}{}: {:.2f} ms predicted, {:.2f} ms by the best single processor{}\n", o.phase,
+             o.tokens, o.tokens == 1 ? "token" : "tokens", o.phase == "decode" ? " in the cache" : "",
              millis(body.predicted + head.predicted),
              millis(body.plan.best_single_predicted + head.plan.best_single_predicted),
              profile.identity.simulated ? " (simulated)" : "");
-  fmt::print("\n{:<26} {:<16} {:<19} {:>12}  {:<24} {}\n", "operator", "weight", "strategy", "predicted", "share",
-             "rejected");
+  fmt::print("\n{:<26} {:<16} {:<19} {:>12}  {:<24} {}\n", "operator", "weight", "strategy", "predicted",
+             "share", "rejected");
   for (const Solution* s : {&body, &head}) {
     for (const OperatorChoice& c : s->operators) {
       std::string rejected;
@@ -127,8 +132,8 @@ void print_table(const PlanCommand& o, const Solution& body, const Solution& hea
         rejected += fmt::format("{}{} {:.0f}", rejected.empty() ? "" : ", ", r.strategy, micros(r.predicted));
       }
       fmt::print("{:<26} {:<16} {:<19} {:>9.0f} us  {:<24} {}\n", c.op,
-                 c.in > 0 ? fmt::format("[{},{}]", c.out, c.in) : "", c.strategy, micros(c.predicted), shares(c),
-                 rejected);
+                 c.in > 0 ? fmt::format("[{},{}]", c.out, c.in) : "", c.strategy, micros(c.predicted),
+                 shares(c), rejected);
     }
   }
   fmt::print("\nwhole plans:");
@@ -203,8 +208,9 @@ Command register_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "Tell who computes what, and why, by a profile");
   auto o = std::make_shared<PlanCommand>();
   auto* model = command->add_option("-m,--model", o->model, "Model file (GGUF)");
-  auto* shape = command->add_option("--shape", o->shape, "Instead of a file: llama-3-8b, llama-2-7b, llama-3.2-3b, "
-                                                         "llama-3.2-1b, internlm-1.8b, qwen2.5-1.5b, smollm2-135m");
+  auto* shape = command->add_option("--shape", o->shape,
+                                    "Instead of a file: llama-3-8b, llama-2-7b, llama-3.2-3b, "
+                                    "llama-3.2-1b, internlm-1.8b, qwen2.5-1.5b, smollm2-135m");
   model->excludes(shape);
   command->add_option("--profile", o->profile, "Profile to plan by (hetero profile)")->required();
   command->add_option("--tokens", o->tokens, "Prefill: tokens of the prompt; decode: tokens in the KV cache")
@@ -213,13 +219,17 @@ Command register_plan(CLI::App& app) {
   command->add_option("--phase", o->phase, "prefill or decode")
       ->check(CLI::IsMember({"prefill", "decode"}))
       ->capture_default_str();
-  command->add_option("--position", o->position, "Tokens in the KV cache before the pass (default: by the phase)")
+  command
+      ->add_option("--position", o->position,
+                   "Tokens in the KV cache before the pass (default: by the phase)")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
-  command->add_option("--strategy", o->strategy,
-                      "auto (the best of everything), tensor (the solver, GPU and NPU), or one by fixed rules")
+  command
+      ->add_option("--strategy", o->strategy,
+                   "auto (the best of everything), tensor (the solver, GPU and NPU), or one by fixed rules")
       ->capture_default_str();
   command->add_option("--processors", o->processors, "Only these take part")->delimiter(',');
-  command->add_option("--reserve", o->reserve, "Leave these free for other apps: ids or kinds")->delimiter(',');
+  command->add_option("--reserve", o->reserve, "Leave these free for other apps: ids or kinds")
+      ->delimiter(',');
   command->add_option("--objective", o->objective, "latency or energy")
       ->check(CLI::IsMember({"latency", "energy"}))
       ->capture_default_str();

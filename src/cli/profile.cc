@@ -56,8 +56,8 @@ Status run(const ProfileCommand& o) {
       for (const Series& s : p.series) {
         points += s.points.size();
       }
-      fmt::print("{:<6} {:<10} {}{}: {} kinds of work, {} points, {:.1f} us for a submission\n", p.id, p.provider,
-                 p.name, p.stand_in ? " (stand-in)" : "", p.series.size(), points,
+      fmt::print("{:<6} {:<10} {}{}: {} kinds of work, {} points, {:.1f} us for a submission\n", p.id,
+                 p.provider, p.name, p.stand_in ? " (stand-in)" : "", p.series.size(), points,
                  static_cast<double>(p.submit.count()) / 1e3);
     }
     for (const Handoff& h : profile.handoffs) {
@@ -67,7 +67,8 @@ Status run(const ProfileCommand& o) {
     for (const Together& t : profile.together) {
       std::string text;
       for (const Share& s : t.processors) {
-        text += fmt::format("{}{} {:.1f} GB/s, {:.2f} times as long", text.empty() ? "" : "; ", s.id, s.gbps, s.slowdown);
+        text += fmt::format("{}{} {:.1f} GB/s, {:.2f} times as long", text.empty() ? "" : "; ", s.id, s.gbps,
+                            s.slowdown);
       }
       fmt::print("{}: {}\n", t.processors.size() > 1 ? "together" : "alone", text);
     }
@@ -80,10 +81,12 @@ Status run(const ProfileCommand& o) {
 }  // namespace
 
 Command register_profile(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("profile", "Measure how long the model's operators take on each processor");
+  CLI::App* command =
+      app.add_subcommand("profile", "Measure how long the model's operators take on each processor");
   auto o = std::make_shared<ProfileCommand>();
   add_model_options(*command, o->model);
-  command->add_option("-o,--output", o->output, "Write the profile to FILE (default: the cache, where run finds it)");
+  command->add_option("-o,--output", o->output,
+                      "Write the profile to FILE (default: the cache, where run finds it)");
   command->add_option("--time", o->seconds, "Most seconds to measure for")
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();

@@ -15,6 +15,9 @@
 namespace hetero {
 namespace {
 
+/// Tokens in the KV cache for which decoding is planned: plans differ little over contexts.
+constexpr int64_t kUsualContext = 256;
+
 /// What a processor's times hold for besides its name and driver.
 std::string setting_of(const OpenOptions& options) {
   std::string cpus;
@@ -62,26 +65,6 @@ uint64_t hash_of(const std::string& text) {
   return hash;
 }
 
-/// Whether all of these processors, as they are open now, are in the profile.
-Status fits(const Profile& profile, const Graph& graph, std::span<const OpenProcessor> processors) {
-  if (profile.identity.model != model_shape_key(graph)) {
-    return invalid_argument(fmt::format("it is of another model: {}", profile.identity.model));
-  }
-  for (const OpenProcessor& p : processors) {
-    const ProcessorInfo& info = p.processor->info();
-    const ProfiledProcessor* found = profile.find(info.id);
-    if (found == nullptr) {
-      return invalid_argument(fmt::format("it does not have {}", info.id));
-    }
-    if (found->name != info.name || found->driver != info.driver || found->setting != setting_of(p.options)) {
-      return invalid_argument(fmt::format("its {} is {} ({}; {}), this one is {} ({}; {})", info.id,
-                                          found->name, found->driver, found->setting, info.name, info.driver,
-                                          setting_of(p.options)));
-    }
-  }
-  return {};
-}
-
 /// Whether a profile that was cut short has what planning needs: every operator for one row and for
 /// many, and what hand-offs cost.
 bool usable(const Profile& profile, const Graph& graph) {
@@ -100,6 +83,25 @@ bool usable(const Profile& profile, const Graph& graph) {
 }
 
 }  // namespace
+
+Status profile_fits(const Profile& profile, const Graph& graph, std::span<const OpenProcessor> processors) {
+  if (profile.identity.model != model_shape_key(graph)) {
+    return invalid_argument(fmt::format("it is of another model: {}", profile.identity.model));
+  }
+  for (const OpenProcessor& p : processors) {
+    const ProcessorInfo& info = p.processor->info();
+    const ProfiledProcessor* found = profile.find(info.id);
+    if (found == nullptr) {
+      return invalid_argument(fmt::format("it does not have {}", info.id));
+    }
+    if (found->name != info.name || found->driver != info.driver || found->setting != setting_of(p.options)) {
+      return invalid_argument(fmt::format("its {} is {} ({}; {}), this one is {} ({}; {})", info.id,
+                                          found->name, found->driver, found->setting, info.name, info.driver,
+                                          setting_of(p.options)));
+    }
+  }
+  return {};
+}
 
 std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
                                const std::string& cache_dir) {
@@ -185,11 +187,11 @@ Result<std::unique_ptr<Planning>> Planning::create(const Graph& graph, const Sel
   HETERO_RETURN_IF_ERROR(planning->read_plans(processors));
   if (!options.profile_file.empty()) {
     HETERO_TRY(planning->profile_, read_profile(options.profile_file));
-    HETERO_RETURN_IF_ERROR(
-        fits(*planning->profile_, graph, processors).with_prefix("--profile " + options.profile_file));
+    HETERO_RETURN_IF_ERROR(profile_fits(*planning->profile_, graph, processors)
+                               .with_prefix("--profile " + options.profile_file));
   } else if (const std::string file = profile_cache_file(graph, processors, options.cache_dir);
              !file.empty()) {
-    if (auto cached = read_profile(file); cached.ok() && fits(*cached, graph, processors).ok()) {
+    if (auto cached = read_profile(file); cached.ok() && profile_fits(*cached, graph, processors).ok()) {
       planning->profile_ = std::move(cached).value();
     } else if (cached.status().code() == Code::kMalformed) {
       spdlog::debug("cached profile not used: {}", cached.status().message());
@@ -299,13 +301,13 @@ Status Planning::choose_compiled(const Selection& selection) {
   return {};
 }
 
-Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens, int64_t position) {
+Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens) {
   if (const auto given = given_.find({head, tokens}); given != given_.end()) {
     return given->second;
   }
   if (profile_) {
     SolveOptions o = solve_options(selection);
-    o.predict.position = head ? 0 : position;
+    o.predict.position = !head && tokens == 1 ? kUsualContext : 0;
     auto solved = solve(graph_, *profile_, head, tokens, o);
     if (solved.ok()) {
       return std::move(solved->plan);

@@ -49,9 +49,9 @@ class Planning {
                                                   const PlanningOptions& options,
                                                   std::vector<std::string>& notices);
 
-  /// The plan of a pass of `tokens` rows at `position`, by `selection` as it is now: processors that
+  /// The plan of a pass of `tokens` rows, by `selection` as it is now: processors that
   /// are no longer in its team are left out.
-  Result<Plan> plan(const Selection& selection, bool head, int64_t tokens, int64_t position);
+  Result<Plan> plan(const Selection& selection, bool head, int64_t tokens);
 
   /// nullptr: plans are by fixed rules.
   const Profile* profile() const { return profile_ ? &*profile_ : nullptr; }
@@ -80,6 +80,9 @@ Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcesso
 /// Where the profile of these processors and this model's shape is kept; empty without a cache.
 std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
                                const std::string& cache_dir);
+
+/// Ok, or why plans of these processors, as they are open now, and this model cannot go by the profile.
+Status profile_fits(const Profile& profile, const Graph& graph, std::span<const OpenProcessor> processors);
 
 Result<Profile> read_profile(const std::string& file);
 /// By a temporary file beside it, so that it is never half written.

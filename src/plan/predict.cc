@@ -23,10 +23,11 @@ bool overlap(const Step& a, const Step& b) {
 
 double QueueTimes::submit(size_t processor, double submit_ns, double work_ns, std::span<const Wait> waits) {
   control += submit_ns;
+  double begin = std::max(control, free[processor]);
   for (const Wait& w : waits) {
-    control = std::max(control, w.finish + w.handoff);
+    begin = std::max(begin, w.finish + w.handoff);
+    control = blocking ? std::max(control, w.finish + w.handoff) : control;
   }
-  const double begin = std::max(control, free[processor]);
   free[processor] = begin + work_ns;
   return begin;
 }
@@ -68,6 +69,7 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
     }
   }
   QueueTimes times;
+  times.blocking = options.sync == "driver";
   times.free.assign(processors.size(), 0.0);
   Prediction out;
   out.steps.resize(plan.steps.size());

@@ -49,6 +49,9 @@ std::optional<double> step_ns(const Graph& graph, const Profile& profile, const 
 
 /// The control thread and the queues at one moment of a pass, in nanoseconds from its start.
 struct QueueTimes {
+  /// Whether the control thread, while it waits for one submission's inputs, makes no other
+  /// (sync "driver"); otherwise each queue is fed as soon as its next step can be.
+  bool blocking = false;
   double control = 0.0;
   std::vector<double> free;  // by processor: when its queue runs empty
 
@@ -57,8 +60,8 @@ struct QueueTimes {
     double finish = 0.0;
     double handoff = 0.0;
   };
-  /// Submits `ns` of work to a processor and returns when it begins. The control thread is held
-  /// until what it waits for has arrived; a result that was long there costs nothing.
+  /// Submits `ns` of work to a processor and returns when it begins. A result that has long been there
+  /// costs nothing.
   double submit(size_t processor, double submit_ns, double ns, std::span<const Wait> waits);
 };
 

@@ -88,6 +88,7 @@ class Search {
   SearchResult run() {
     std::vector<std::vector<Label>> stages(1);
     stages[0].emplace_back();
+    stages[0][0].times.blocking = options_.predict.sync == "driver";
     stages[0][0].times.free.assign(members_.processors.size(), 0.0);
     for (size_t i = 0; i < ops_.size(); ++i) {
       std::map<std::vector<int>, std::vector<Label>> buckets;
@@ -187,9 +188,12 @@ class Search {
     if (last_read_[i] > i) {
       next.live.push_back(std::move(made));
     }
+    // Before this nothing can be submitted any more, to whichever queue.
+    const double horizon =
+        std::max(next.times.control, *std::min_element(next.times.free.begin(), next.times.free.end()));
     for (Live& live : next.live) {
       const bool old = std::all_of(live.finish.begin(), live.finish.end(),
-                                   [&](double f) { return f + longest_handoff_ <= next.times.control; });
+                                   [&](double f) { return f + longest_handoff_ <= horizon; });
       if (old) {
         live.choice = -1;
         live.finish.clear();

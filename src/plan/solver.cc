@@ -132,6 +132,15 @@ class Solver {
     }
   }
 
+  /// Whether the plan needs no graphs but those that there are, or will be.
+  bool all_compiled(const Plan& plan) const {
+    return !options_.compiled || std::all_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
+      const auto ranges = options_.compiled(plan.processors[static_cast<size_t>(step.processor)], step.op);
+      return !ranges || std::find(ranges->begin(), ranges->end(),
+                                  SolveOptions::Columns{step.out_begin, step.out_end}) != ranges->end();
+    });
+  }
+
   /// Bytes of weights that the plan's processors hold copies of.
   Bytes copied(const Plan& plan) const {
     std::set<std::tuple<int, int, int64_t, int64_t>> seen;

@@ -232,8 +232,8 @@ WidthCurve WidthCurve::of(const ProfiledProcessor& processor, const Work& work, 
       continue;
     }
     if (const auto timing = at_series(s, processor.static_shapes, tokens, context)) {
-      const bool inside = std::any_of(s.points.begin(), s.points.end(),
-                                      [&](const Point& p) { return p.tokens >= tokens; });
+      const bool inside =
+          std::any_of(s.points.begin(), s.points.end(), [&](const Point& p) { return p.tokens >= tokens; });
       (inside ? curve.widths_ : beyond).push_back({s.work.n, *timing});
     }
   }

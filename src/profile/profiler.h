@@ -13,10 +13,10 @@
 
 namespace hetero {
 
-/// A way to wait for a fence, as the executor waits in that sync mode.
+/// A way to wait for a submission, as the executor waits in that sync mode.
 struct SyncMode {
   std::string name;  // "fast", "driver"
-  std::function<Status(const Fence&)> wait;
+  std::function<Status(Processor&, const Fence&)> wait;
 };
 
 struct ProfilerOptions {
@@ -25,7 +25,7 @@ struct ProfilerOptions {
   int64_t grid = 32;                                          // for ProfiledProcessor::grid
   Nanos time_limit = std::chrono::seconds(60);
   int rounds = 3;                     // passes that count, behind a first one that warms up
-  std::vector<SyncMode> sync;         // empty: "driver" by Fence::wait alone
+  std::vector<SyncMode> sync;         // empty: "driver" by Fence::wait, "fast" by polling
   std::vector<std::string> settings;  // ProfiledProcessor::setting, by processor
   std::vector<bool> copies_weights;   // by processor
   const std::atomic<bool>* cancel = nullptr;

@@ -49,13 +49,15 @@ TEST(Profiler, MeasuresEveryWorkThatAProcessorCanDo) {
     for (const int64_t tokens : m.options.lengths) {
       const bool head = m.tiny.graph.in_head(op);
       EXPECT_TRUE(time_of(gpu, work, tokens, tokens)) << to_string(work);
-      EXPECT_EQ(time_of(npu, work, head ? 1 : tokens, tokens).has_value(), work.kind == "linear") << to_string(work);
+      EXPECT_EQ(time_of(npu, work, head ? 1 : tokens, tokens).has_value(), work.kind == "linear")
+          << to_string(work);
     }
   }
   EXPECT_TRUE(npu.static_shapes && npu.copies_weights);
   EXPECT_EQ(npu.setting, "b");
   EXPECT_FALSE(npu.compile_times.empty());
-  for (const auto& [from, to] : {std::pair("gpu0", "npu0"), std::pair("npu0", "gpu0"), std::pair("gpu0", "host")}) {
+  for (const auto& [from, to] :
+       {std::pair("gpu0", "npu0"), std::pair("npu0", "gpu0"), std::pair("gpu0", "host")}) {
     EXPECT_TRUE(std::any_of(profile->handoffs.begin(), profile->handoffs.end(),
                             [&, f = from, t = to](const Handoff& h) { return h.from == f && h.to == t; }));
   }
@@ -66,7 +68,8 @@ TEST(Profiler, MeasuresEveryWorkThatAProcessorCanDo) {
   // Slices have times of their own.
   Work half = work_of(m.tiny.graph, 2 + 1);  // attn_qkv
   half.n = 32;
-  EXPECT_TRUE(std::any_of(gpu.series.begin(), gpu.series.end(), [&](const Series& s) { return s.work == half; }));
+  EXPECT_TRUE(
+      std::any_of(gpu.series.begin(), gpu.series.end(), [&](const Series& s) { return s.work == half; }));
 }
 
 TEST(Profiler, GoesOnWhereItWasCutOff) {
@@ -86,7 +89,8 @@ TEST(Profiler, GoesOnWhereItWasCutOff) {
   EXPECT_EQ(saved, 4);
   EXPECT_EQ(to_json(*part)["processors"], to_json(*kept)["processors"]);
   cancel = false;
-  const auto whole = measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*part);
+  const auto whole =
+      measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*part);
   ASSERT_TRUE(whole.ok()) << whole.status().message();
   EXPECT_TRUE(whole->complete);
   // What was there was not measured again.
@@ -95,7 +99,8 @@ TEST(Profiler, GoesOnWhereItWasCutOff) {
                                   [&](const Series& s) { return s.work == before.work; });
   EXPECT_EQ(after->points[0].median, before.points[0].median);
   const int so_far = saved;
-  ASSERT_TRUE(measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*whole).ok());
+  ASSERT_TRUE(
+      measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*whole).ok());
   EXPECT_EQ(saved, so_far);  // nothing left to do
 }
 
