@@ -80,16 +80,6 @@ Result<MappedFile> MappedFile::read(const std::string& path, const ReadProgress&
   return load(path, false, progress);
 }
 
-Result<MappedFile> MappedFile::from(const std::string& path, std::span<const std::byte> contents) {
-  HETERO_TRY(PageMemory memory, PageMemory::allocate(static_cast<Bytes>(contents.size())));
-  std::copy(contents.begin(), contents.end(), memory.data());
-  MappedFile file;
-  file.path_ = path;
-  file.data_ = std::exchange(memory.data_, nullptr);
-  file.size_ = std::exchange(memory.size_, 0);
-  return file;
-}
-
 Result<MappedFile> MappedFile::load(const std::string& path, bool map, const ReadProgress& progress) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {

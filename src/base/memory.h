@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 
 #include "base/status.h"
@@ -27,7 +26,6 @@ class PageMemory {
   Bytes size() const { return size_; }
 
  private:
-  friend class MappedFile;
   std::byte* data_ = nullptr;
   Bytes size_ = 0;
 };
@@ -44,8 +42,6 @@ class MappedFile {
   static Result<MappedFile> open(const std::string& path);
   /// Reads all of it into memory of its own: for disks on which page faults are slow.
   static Result<MappedFile> read(const std::string& path, const ReadProgress& progress = {});
-  /// A copy of `contents`, as if it were a file called `path`.
-  static Result<MappedFile> from(const std::string& path, std::span<const std::byte> contents);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();

@@ -301,6 +301,19 @@ Status Planning::choose_compiled(const Selection& selection) {
   return {};
 }
 
+Status Planning::rescale(const Selection& selection, const std::string& id, bool decode, double factor) {
+  for (ProfiledProcessor& p : profile_->processors) {
+    for (Series& series : p.series) {
+      for (Point& point : series.points) {
+        if (p.id == id && (point.tokens == 1) == decode) {
+          point.median = Nanos(static_cast<int64_t>(static_cast<double>(point.median.count()) * factor));
+        }
+      }
+    }
+  }
+  return choose_compiled(selection);
+}
+
 Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens) {
   if (const auto given = given_.find({head, tokens}); given != given_.end()) {
     return given->second;

@@ -53,6 +53,10 @@ class Planning {
   /// are no longer in its team are left out.
   Result<Plan> plan(const Selection& selection, bool head, int64_t tokens);
 
+  /// A processor takes `factor` times as long as the profile says, in decoding or in passes of many
+  /// rows: plans to come count on that.
+  Status rescale(const Selection& selection, const std::string& id, bool decode, double factor);
+
   /// nullptr: plans are by fixed rules.
   const Profile* profile() const { return profile_ ? &*profile_ : nullptr; }
 

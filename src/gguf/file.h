@@ -66,11 +66,6 @@ class GgufFile {
   /// part that is missing or that belongs to something else is an error naming it.
   static Result<std::shared_ptr<const GgufFile>> open(const std::string& path, const GgufOpen& how = {});
 
-  /// A file's beginning, header, metadata and tensor list, without the tensors' data: enough to
-  /// describe a model, not to run it. Tensor::data is nullptr. Errors call it `path`.
-  static Result<std::shared_ptr<const GgufFile>> from_header(const std::string& path,
-                                                             std::span<const std::byte> header);
-
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   Bytes file_bytes() const;  // of all parts

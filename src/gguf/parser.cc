@@ -213,8 +213,6 @@ class GgufParser {
   int64_t split_count = 1;
   int64_t split_number = 0;
   int64_t split_tensors = -1;  // of all parts together; -1: not said
-  /// The data behind the tensor list is not there, and is not missed.
-  bool header_only = false;
 
  private:
   Status header() {
@@ -303,9 +301,6 @@ class GgufParser {
     for (uint64_t i = 0; i < tensor_count_; ++i) {
       HETERO_TRY(const uint64_t offset, tensor(i));
       extents.push_back({offset, out_.tensors_.size() - 1});
-    }
-    if (header_only) {
-      return {};
     }
     const Bytes header = in_.position();
     const Bytes data = (header + alignment_ - 1) / alignment_ * alignment_;
@@ -430,18 +425,6 @@ Result<MappedFile> load(const std::string& path, const GgufOpen& how) {
 }
 
 }  // namespace
-
-Result<std::shared_ptr<const GgufFile>> GgufFile::from_header(const std::string& path,
-                                                              std::span<const std::byte> header) {
-  auto file = std::make_shared<GgufFile>();
-  file->path_ = path;
-  HETERO_TRY(MappedFile contents, MappedFile::from(path, header));
-  file->parts_.push_back(std::move(contents));
-  GgufParser parser(*file, file->parts_[0], true);
-  parser.header_only = true;
-  HETERO_RETURN_IF_ERROR(parser.parse());
-  return std::shared_ptr<const GgufFile>(std::move(file));
-}
 
 Result<std::shared_ptr<const GgufFile>> GgufFile::open(const std::string& path, const GgufOpen& how) {
   auto file = std::make_shared<GgufFile>();

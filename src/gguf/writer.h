@@ -39,7 +39,7 @@ class GgufWriter {
   /// The same, with bytes that are asked for when they are written, once, in the order of adding.
   void add_tensor(const std::string& name, DType dtype, std::vector<int64_t> dims, TensorSource source);
 
-  /// The file without the tensors' data, for GgufFile::from_header(); asks no source.
+  /// The file without the tensors' data; asks no source.
   std::string header_bytes() const;
 
   /// The whole file in memory; every source must succeed.

@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "gguf/file.h"
 #include "gguf/writer.h"
@@ -19,6 +24,8 @@ struct Shape {
   bool biases;  // of q, k and v
 };
 
+constexpr Bytes kPadding = 64;  // more than what lies between two tensors
+
 // From the models' published config.json.
 constexpr Shape kShapes[] = {
     {"llama-3-8b", "llama", 32, 4096, 32, 8, 14336, 128256, 8192, 500000.0f, false, false},
@@ -30,8 +37,14 @@ constexpr Shape kShapes[] = {
     {"smollm2-135m", "llama", 30, 576, 9, 3, 1536, 49152, 8192, 100000.0f, true, false},
 };
 
-std::string header(const Shape& s, DType dtype) {
+struct Header {
+  std::string bytes;
+  Bytes data = 0;  // of the tensors behind it
+};
+
+Header header(const Shape& s, DType dtype) {
   GgufWriter w;
+  Bytes data = 0;
   const auto key = [&](const char* name) { return fmt::format("{}.{}", s.architecture, name); };
   w.set_string("general.architecture", s.architecture);
   w.set_string("general.name", s.name);
@@ -46,8 +59,10 @@ std::string header(const Shape& s, DType dtype) {
   const TensorSource none = [](std::span<std::byte>) { return internal_error("a shape has no data"); };
   const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols) {
     w.add_tensor(name + ".weight", dtype, {cols, rows}, none);
+    data += rows * row_bytes(dtype, cols) + kPadding;
   };
   const auto vector = [&](const std::string& name, int64_t cols) {
+    data += cols * 4 + kPadding;
     w.add_tensor(name, DType::kF32, {cols}, none);
   };
   const int64_t kv = int64_t{s.width} / s.heads * s.kv_heads;
@@ -73,8 +88,30 @@ std::string header(const Shape& s, DType dtype) {
   if (!s.tied) {
     matrix("output", s.vocabulary, s.width);
   }
-  return w.header_bytes();
+  return {w.header_bytes(), data};
 }
+
+/// A file in memory of which only the header is ever written or read: what is never touched costs
+/// nothing.
+class SparseFile {
+ public:
+  ~SparseFile() {
+    if (fd_ >= 0) {
+      close(fd_);
+    }
+  }
+  Status create(const Header& header) {
+    fd_ = memfd_create("hetero-shape", MFD_CLOEXEC);
+    const auto size = static_cast<off_t>(header.bytes.size());
+    const bool made = fd_ >= 0 && ftruncate(fd_, size + header.data) == 0 &&
+                      pwrite(fd_, header.bytes.data(), header.bytes.size(), 0) == size;
+    return made ? Status() : io_error(fmt::format("cannot make a file in memory: {}", std::strerror(errno)));
+  }
+  std::string path() const { return fmt::format("/proc/self/fd/{}", fd_); }
+
+ private:
+  int fd_ = -1;
+};
 
 }  // namespace
 
@@ -89,9 +126,14 @@ std::vector<std::string> shape_names() {
 Result<Graph> graph_of_shape(const std::string& name, DType dtype, int64_t context) {
   for (const Shape& s : kShapes) {
     if (name == s.name) {
-      const std::string bytes = header(s, dtype);
-      HETERO_TRY(const auto file, GgufFile::from_header(name, std::as_bytes(std::span(bytes))));
-      return build_graph(*file, context);
+      SparseFile sparse;
+      HETERO_RETURN_IF_ERROR(sparse.create(header(s, dtype)));
+      HETERO_TRY(const auto file, GgufFile::open(sparse.path()));
+      HETERO_TRY(Graph graph, build_graph(*file, context));
+      for (Weight& weight : graph.weights) {
+        weight.data = nullptr;  // the file ends here
+      }
+      return graph;
     }
   }
   return not_found(

@@ -13,8 +13,8 @@ namespace hetero {
 /// llama-3-8b, llama-2-7b, llama-3.2-3b, llama-3.2-1b, internlm-1.8b, qwen2.5-1.5b, smollm2-135m.
 std::vector<std::string> shape_names();
 
-/// The graph of a named shape with all matrices in `dtype`, built by build_graph() from the header
-/// of a file that does not exist. Weight::data is nullptr. An unknown name is an error that lists
+/// The graph of a named shape with all matrices in `dtype`, built by build_graph() from a file
+/// of zeros in memory that is never read. Weight::data is nullptr. An unknown name is an error that lists
 /// the known ones.
 Result<Graph> graph_of_shape(const std::string& name, DType dtype = DType::kQ4_0, int64_t context = 0);
 

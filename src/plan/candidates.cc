@@ -9,7 +9,8 @@
 namespace hetero {
 namespace {
 
-constexpr int64_t kFewCuts = 8;  // so many places to cut are all tried
+constexpr int64_t kFewCuts = 8;      // so many places to cut are all tried
+constexpr double kWorthMore = 1.05;  // what each further submission to the same processors must gain
 
 double ns(Nanos t) {
   return static_cast<double>(t.count());
@@ -70,6 +71,7 @@ class Generator {
     if (linear_) {
       cut_columns();
       cut_rows();
+      drop_complicated();
     }
     return std::move(out_);
   }
@@ -175,6 +177,30 @@ class Generator {
     out_.push_back(std::move(c));
   }
 
+  /// More submissions to the same processors must promise more than predictions are off by.
+  void drop_complicated() {
+    const auto who = [](const Candidate& c) {
+      std::set<int> set;
+      for (const Part& part : c.parts) {
+        set.insert(part.processor);
+      }
+      return set;
+    };
+    std::vector<bool> dropped(out_.size(), false);
+    for (size_t i = 0; i < out_.size(); ++i) {
+      const double t = operator_ns(profile_, members_, out_[i], options_.predict.sync);
+      dropped[i] = std::any_of(out_.begin(), out_.end(), [&](const Candidate& other) {
+        return other.parts.size() < out_[i].parts.size() && who(other) == who(out_[i]) &&
+               operator_ns(profile_, members_, other, options_.predict.sync) <= t * kWorthMore;
+      });
+    }
+    for (size_t i = out_.size(); i-- > 0;) {
+      if (dropped[i]) {
+        out_.erase(out_.begin() + static_cast<int64_t>(i));
+      }
+    }
+  }
+
   /// One of several that share the columns.
   struct Sharer {
     int processor = 0;
@@ -199,17 +225,36 @@ class Generator {
   int64_t unit(std::span<const Sharer> sharers) const {
     int64_t unit = 1;
     for (const Sharer& s : sharers) {
-      const ProfiledProcessor& p = *members_.processors[static_cast<size_t>(s.processor)];
-      unit = std::lcm(unit, p.grid);
-      if (p.parts > 0) {
-        const int64_t part = (cols_ + p.parts - 1) / p.parts;
-        unit = std::lcm(unit, (part + p.grid - 1) / p.grid * p.grid);
-      }
-      if (unit >= cols_) {
-        return cols_;
-      }
+      unit = std::min(cols_, std::lcm(unit, members_.processors[static_cast<size_t>(s.processor)]->grid));
     }
     return unit;
+  }
+
+  /// 1:1, 1:2, ... up to `most`, as units.
+  std::vector<std::vector<int64_t>> ratios(size_t count, int most, int64_t units) const {
+    std::vector<std::vector<int64_t>> out;
+    std::vector<int64_t> ratio(count, 1);
+    for (;;) {
+      const int64_t sum = std::accumulate(ratio.begin(), ratio.end(), int64_t{0});
+      std::vector<int64_t> cut;
+      int64_t before = 0;
+      for (int64_t done = 0, i = 0; i < static_cast<int64_t>(count); ++i) {
+        done += ratio[static_cast<size_t>(i)];
+        const int64_t end = (units * done + sum / 2) / sum;
+        cut.push_back(end - before);
+        before = end;
+      }
+      if (std::all_of(cut.begin(), cut.end(), [](int64_t n) { return n > 0; })) {
+        out.push_back(std::move(cut));
+      }
+      size_t i = 0;
+      while (i < count && ++ratio[i] > most) {
+        ratio[i++] = 1;
+      }
+      if (i == count) {
+        return out;
+      }
+    }
   }
 
   /// Cuts of all columns among the sharers, in units, so that they end together; and the neighbours.
@@ -219,6 +264,14 @@ class Generator {
     std::vector<std::vector<int64_t>> out;
     if (units < static_cast<int64_t>(count)) {
       return out;
+    }
+    int most = 0;
+    for (const Sharer& s : sharers) {
+      const int own = members_.processors[static_cast<size_t>(s.processor)]->ratios;
+      most = own > 0 && (most == 0 || own < most) ? own : most;
+    }
+    if (most > 0) {
+      return ratios(count, most, units);
     }
     if (count == 2 && units <= kFewCuts) {
       for (int64_t n = 1; n < units; ++n) {

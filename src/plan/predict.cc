@@ -15,6 +15,13 @@ double ns(Nanos t) {
   return static_cast<double>(t.count());
 }
 
+/// Of one value that a step writes.
+Bytes written_bytes(const Graph& graph, const Step& step, ValueId id) {
+  const Value& value = graph.value(id);
+  const int64_t cols = graph.op(step.op).is<Linear>() ? step.out_end - step.out_begin : value.cols;
+  return (step.token_end - step.token_begin) * row_bytes(value.dtype, cols);
+}
+
 bool overlap(const Step& a, const Step& b) {
   return a.token_begin < b.token_end && b.token_begin < a.token_end;
 }
@@ -30,6 +37,17 @@ double QueueTimes::submit(size_t processor, double submit_ns, double work_ns, st
   }
   free[processor] = begin + work_ns;
   return begin;
+}
+
+double handoff_ns(const Profile& profile, const ProfiledProcessor& from, const ProfiledProcessor& to,
+                  const std::string& sync, Bytes bytes, bool cache) {
+  double cost = ns(profile.handoff(from.id, to.id, sync));
+  for (const ProfiledProcessor* p : {&from, &to}) {
+    if (p->copy_gbps > 0.0) {
+      cost += static_cast<double>(bytes) / p->copy_gbps;
+    }
+  }
+  return cache && (from.copy_gbps > 0.0 || to.copy_gbps > 0.0) ? -1.0 : cost;
 }
 
 bool is_unmeasured(const Graph& graph, const Profile& profile, int op) {
@@ -98,12 +116,19 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
       for (const ValueId input : graph.op(step.op).inputs) {
         for (const size_t w : writers[input]) {
           const Step& writer = plan.steps[w];
-          if (writer.processor != step.processor &&
-              (graph.value(input).rows == Rows::kContext || overlap(writer, step))) {
-            waits.push_back(
-                {finish[w], ns(profile.handoff(plan.processors[static_cast<size_t>(writer.processor)],
-                                               plan.processors[p], options.sync))});
+          const bool cache = graph.value(input).rows == Rows::kContext;
+          if (writer.processor == step.processor || (!cache && !overlap(writer, step))) {
+            continue;
           }
+          const double handoff =
+              handoff_ns(profile, *processors[static_cast<size_t>(writer.processor)], *processors[p],
+                         options.sync, written_bytes(graph, writer, input), cache);
+          if (handoff < 0.0) {
+            return unsupported(fmt::format("{}: the KV cache is written by {}, and they do not share memory",
+                                           graph.op(step.op).name,
+                                           plan.processors[static_cast<size_t>(writer.processor)]));
+          }
+          waits.push_back({finish[w], handoff});
         }
       }
       const double begin = times.submit(p, ns(processors[p]->submit), *work, waits);

@@ -47,6 +47,12 @@ bool is_unmeasured(const Graph& graph, const Profile& profile, int op);
 std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
                               std::span<const std::string> set, const Step& step, int64_t position);
 
+/// What it costs a step on `to` to get what a step on `from` wrote: the hand-off, and copies of `bytes`
+/// where one of the two has memory of its own. Negative: it cannot, since the value is the KV cache
+/// (`cache`), which is not copied during a pass.
+double handoff_ns(const Profile& profile, const ProfiledProcessor& from, const ProfiledProcessor& to,
+                  const std::string& sync, Bytes bytes, bool cache);
+
 /// The control thread and the queues at one moment of a pass, in nanoseconds from its start.
 struct QueueTimes {
   /// Whether the control thread, while it waits for one submission's inputs, makes no other

@@ -81,6 +81,26 @@ TEST(Predict, PartsOfOneOperatorRunTogetherAndSlowEachOtherDown) {
   EXPECT_GT(contended->total, alone->total);
 }
 
+TEST(Predict, MemoryOfItsOwnIsPaidForByTheByteAndKeepsTheCache) {
+  const TinyGraph tiny(1);
+  Profile profile = profile_of(tiny.graph);
+  const auto layer = make_plan(tiny.graph, Strategy::kLayer, {"cpu", "gpu0", "npu0", {}}, false, 32);
+  const Nanos shared = predict(tiny.graph, profile, *layer)->total;
+  profile.processors[1].copy_gbps = 1.0;
+  // To the NPU and back: h, qkv, a, o, h, gate and up, gated; the last result nobody reads.
+  const int64_t cols = 32 + 64 + 32 + 32 + 32 + 128 + 64;
+  EXPECT_EQ(predict(tiny.graph, profile, *layer)->total - shared, Nanos(cols * 32 * 4));
+  Plan mixed = *make_plan(tiny.graph, Strategy::kGpu, {"cpu", "gpu0", "npu0", {}}, false, 32);
+  mixed.processors.push_back("cpu");
+  for (Step& s : mixed.steps) {
+    s.processor = tiny.graph.op(s.op).is<Attention>() ? 1 : 0;
+  }
+  EXPECT_EQ(predict(tiny.graph, profile, mixed).status().message(),
+            "blk.0.attention: the KV cache is written by gpu0, and they do not share memory");
+  const auto solved = solve(tiny.graph, profile, false, 32);
+  ASSERT_TRUE(solved.ok()) << solved.status().message();
+}
+
 TEST(Predict, WhatTheProfileLacksIsNamed) {
   const TinyGraph tiny(1);
   Profile profile = profile_of(tiny.graph);

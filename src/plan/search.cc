@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 #include <map>
+#include <optional>
 
 namespace hetero {
 namespace {
@@ -67,6 +68,7 @@ class Search {
   Search(const Graph& graph, const Profile& profile, const Members& members, const std::vector<int>& ops,
          const std::vector<std::vector<Candidate>>& candidates, const SolveOptions& options, size_t width)
       : graph_(graph),
+        profile_(profile),
         members_(members),
         ops_(ops),
         candidates_(candidates),
@@ -81,6 +83,9 @@ class Search {
         longest_handoff_ = std::max(longest_handoff_, handoffs_[a][b]);
       }
       to_host_.push_back(ns(profile.handoff(members.processors[a]->id, kHost, options.predict.sync)));
+      if (members.processors[a]->copy_gbps > 0.0) {
+        copies_ = true;
+      }
     }
     find_reads();
   }
@@ -94,7 +99,11 @@ class Search {
       std::map<std::vector<int>, std::vector<Label>> buckets;
       for (size_t l = 0; l < stages[i].size(); ++l) {
         for (size_t c = 0; c < candidates_[i].size(); ++c) {
-          Label next = extend(stages[i][l], i, static_cast<int>(c));
+          auto extended = extend(stages[i][l], i, static_cast<int>(c));
+          if (!extended) {
+            continue;
+          }
+          Label& next = *extended;
           next.parent = static_cast<int>(l);
           std::vector<Label>& bucket = buckets[signature(next)];
           if (std::none_of(bucket.begin(), bucket.end(),
@@ -139,7 +148,7 @@ class Search {
       for (const ValueId input : op.inputs) {
         const auto found = writer.find(input);
         if (found != writer.end()) {
-          reads_[i].push_back({found->second, graph_.value(input).rows == Rows::kContext});
+          reads_[i].push_back({found->second, graph_.value(input).rows == Rows::kContext, input});
           last_read_[found->second] = i;
         }
       }
@@ -149,7 +158,8 @@ class Search {
     }
   }
 
-  Label extend(const Label& from, size_t i, int choice) const {
+  /// nullopt: the choice reads a KV cache that is out of its reach.
+  std::optional<Label> extend(const Label& from, size_t i, int choice) const {
     const Candidate& candidate = candidates_[i][static_cast<size_t>(choice)];
     Label next;
     next.times = from.times;
@@ -172,7 +182,11 @@ class Search {
           const bool rows = read.whole || (written[k].token_begin < part.token_end &&
                                            part.token_begin < written[k].token_end);
           if (written[k].processor != part.processor && rows) {
-            waits.push_back({live->finish[k], handoffs_[static_cast<size_t>(written[k].processor)][p]});
+            const double handoff = handoff_of(read, written[k], part);
+            if (handoff < 0.0) {
+              return std::nullopt;
+            }
+            waits.push_back({live->finish[k], handoff});
           }
         }
       }
@@ -192,14 +206,26 @@ class Search {
     const double horizon =
         std::max(next.times.control, *std::min_element(next.times.free.begin(), next.times.free.end()));
     for (Live& live : next.live) {
-      const bool old = std::all_of(live.finish.begin(), live.finish.end(),
-                                   [&](double f) { return f + longest_handoff_ <= horizon; });
+      const bool old = !copies_ && std::all_of(live.finish.begin(), live.finish.end(),
+                                               [&](double f) { return f + longest_handoff_ <= horizon; });
       if (old) {
         live.choice = -1;
         live.finish.clear();
       }
     }
     return next;
+  }
+
+  double handoff_of(const Read& read, const Part& from, const Part& to) const {
+    const auto a = static_cast<size_t>(from.processor);
+    const auto b = static_cast<size_t>(to.processor);
+    if (!copies_) {
+      return handoffs_[a][b];
+    }
+    const Value& value = graph_.value(read.value);
+    const int64_t cols = graph_.op(ops_[read.from]).is<Linear>() ? from.out_end - from.out_begin : value.cols;
+    return handoff_ns(profile_, *members_.processors[a], *members_.processors[b], options_.predict.sync,
+                      (from.token_end - from.token_begin) * row_bytes(value.dtype, cols), read.whole);
   }
 
   double total(const Label& label) const {
@@ -225,6 +251,7 @@ class Search {
   }
 
   const Graph& graph_;
+  const Profile& profile_;
   const Members& members_;
   const std::vector<int>& ops_;
   const std::vector<std::vector<Candidate>>& candidates_;
@@ -233,6 +260,7 @@ class Search {
   std::vector<std::vector<double>> handoffs_;  // from, to
   std::vector<double> to_host_;
   double longest_handoff_ = 0.0;
+  bool copies_ = false;  // a processor has memory of its own
   std::vector<std::vector<Read>> reads_;
   std::vector<size_t> last_read_;  // by operator of the list; 0: nobody reads it
 };

@@ -10,7 +10,7 @@
 namespace hetero {
 
 struct SearchResult {
-  std::vector<int> choices;  // by operator of `ops`: index into its candidates
+  std::vector<int> choices;  // by operator of `ops`: index into its candidates; empty: impossible
   double ns = 0.0;
   double joules = 0.0;
 };

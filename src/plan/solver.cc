@@ -278,6 +278,9 @@ class Solver {
     // gain least by it first.
     for (;;) {
       const SearchResult result = search(graph_, profile_, members, ops, lists, options_);
+      if (result.choices.empty()) {
+        return unavailable("no plan keeps the KV cache where it can be read");
+      }
       HETERO_TRY(Whole whole, finish(strategy, assemble(members, lists, result)));
       if (options_.copy_limit < 0 || copied(whole.plan) <= options_.copy_limit ||
           !drop_copies(members, ops, lists, result)) {

@@ -96,6 +96,28 @@ Status BenchPass::submit(std::span<const Slice> slices, int64_t tokens, int64_t 
   return {};
 }
 
+Result<double> BenchPass::copy_gbps() {
+  if (processor_.traits().coherent) {
+    return 0.0;
+  }
+  const auto largest = std::max_element(places_.begin(), places_.end(), [](const Place& a, const Place& b) {
+    return a.memory.size() < b.memory.size();
+  });
+  const Bytes bytes = std::min<Bytes>(largest->memory.size(), Bytes{16} << 20);
+  const Region region{0, bytes, bytes, 1};
+  Nanos best = Nanos::max();
+  for (int round = 0; round < 6; ++round) {
+    const Nanos begin = processor_.clock().now();
+    HETERO_TRY(const Fence up, processor_.upload(*largest->buffer, region));
+    HETERO_TRY(const Fence down, processor_.download(*largest->buffer, region));
+    processor_.flush();
+    HETERO_RETURN_IF_ERROR(up.wait());
+    HETERO_RETURN_IF_ERROR(down.wait());
+    best = std::min(best, std::max(Nanos{1}, processor_.clock().now() - begin));
+  }
+  return 2.0 * static_cast<double>(bytes) / static_cast<double>(best.count());
+}
+
 Result<std::vector<OpTime>> BenchPass::collect() {
   std::vector<OpTime> times;
   if (pending_.empty()) {

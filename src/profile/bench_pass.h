@@ -48,6 +48,9 @@ class BenchPass {
   Result<std::vector<OpTime>> collect();
   Fence last() const { return pending_.empty() ? Fence{} : pending_.back().fence; }
 
+  /// Bytes per nanosecond between the host's memory and the processor's own; 0 where it has none.
+  Result<double> copy_gbps();
+
   /// Of the control thread, for each submission so far.
   const std::vector<Nanos>& submit_times() const { return submit_times_; }
   /// Whether the driver gives several submissions one interval.

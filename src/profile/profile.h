@@ -81,11 +81,14 @@ struct ProfiledProcessor {
   bool static_shapes = false;
   /// Holds a copy of the weights it computes with, rather than reading the model's own.
   bool copies_weights = false;
+  /// Between the host's memory and its own, where it does not see the host's; 0: it does. Then what
+  /// crosses is copied, and the KV cache stays on one processor during a pass.
+  double copy_gbps = 0.0;
   std::vector<int64_t> lengths;  // standard lengths, for which graphs exist; ascending
   int64_t grid = 32;             // columns: cuts of a Linear lie on multiples of it
-  /// Cuts also lie only at multiples of 1/parts of an operator's columns, where each cut needs a
-  /// graph of its own; 0: anywhere on the grid.
-  int parts = 0;
+  /// Where each cut needs a graph of its own, only ratios of whole numbers up to this are used: with 3
+  /// it shares 1:1, 1:2, 1:3, 2:3 and the other way round. 0: any ratio on the grid.
+  int ratios = 0;
   Nanos submit{};               // of the control thread, for one submission
   std::optional<double> watts;  // while it works, above idle
   std::vector<Series> series;

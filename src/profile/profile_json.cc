@@ -131,10 +131,11 @@ ProfiledProcessor read_processor(const Place& p) {
   out.stand_in = p.has("stand_in") && p.at("stand_in").boolean();
   out.static_shapes = p.at("static_shapes").boolean();
   out.copies_weights = p.has("copies_weights") && p.at("copies_weights").boolean();
+  out.copy_gbps = p.has("copy_gbps") ? p.at("copy_gbps").number(0.0) : 0.0;
   out.lengths = p.at("lengths").list<int64_t>([](const Place& at) { return at.count(1); });
   std::sort(out.lengths.begin(), out.lengths.end());
   out.grid = p.at("grid").count(1);
-  out.parts = p.has("parts") ? static_cast<int>(p.at("parts").integer(0, 4096)) : 0;
+  out.ratios = p.has("ratios") ? static_cast<int>(p.at("ratios").integer(0, 16)) : 0;
   out.submit = p.at("submit_ns").nanos();
   if (p.has("watts")) {
     out.watts = p.at("watts").number(0.0);
@@ -209,9 +210,10 @@ nlohmann::ordered_json to_json(const Profile& profile) {
                 {"setting", p.setting},
                 {"static_shapes", p.static_shapes},
                 {"copies_weights", p.copies_weights},
+                {"copy_gbps", p.copy_gbps},
                 {"lengths", p.lengths},
                 {"grid", p.grid},
-                {"parts", p.parts},
+                {"ratios", p.ratios},
                 {"submit_ns", p.submit.count()}};
     if (p.watts) {
       out["watts"] = *p.watts;

@@ -34,7 +34,7 @@ ProfiledProcessor npu() {
   p.static_shapes = true;
   p.lengths = {1, 32, 64};
   p.grid = 64;
-  p.parts = 4;
+  p.ratios = 4;
   p.watts = 1.5;
   p.series = {{linear(4096), {point(1, 700), point(32, 600), point(64, 1000), point(1, 90, 0, true)}}};
   p.compile_times = {{linear(4096), 64, std::chrono::milliseconds(20)}};

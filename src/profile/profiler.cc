@@ -377,6 +377,9 @@ class Profiler {
       });
     }
     out.submit = summary_of(bench->submit_times()).median;
+    if (out.copy_gbps == 0.0) {
+      HETERO_TRY(out.copy_gbps, bench->copy_gbps());
+    }
     keep_compile_times(task.processor, *bench);
     if (bench->processor().traits().static_shapes) {
       bench->forget_executables();  // copies of weights, and the next length needs others
@@ -509,7 +512,7 @@ class Profiler {
       for (size_t i = 0; i < times[j].size(); ++i) {
         const OpTime& t = times[j][i];
         const Slice& s = slices[running[j]][i % slices[running[j]].size()];
-        if (t.interval.end > begin && t.interval.begin < end) {
+        if (begin >= end || (t.interval.end > begin && t.interval.begin < end)) {  // or they never met
           loads[j].bytes += weight_bytes(graph_, s.op, s.begin, s.end);
           loads[j].time += t.time;
         }
