@@ -29,6 +29,7 @@ Command register_inspect(CLI::App& app);
 Command register_quantize(CLI::App& app);
 Command register_perplexity(CLI::App& app);
 Command register_import(CLI::App& app);
+Command register_plan(CLI::App& app);
 Command register_bench(CLI::App& app);
 
 /// Set by Ctrl-C. The second one within an unfinished reaction ends the process.

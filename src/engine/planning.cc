@@ -197,38 +197,36 @@ Result<std::unique_ptr<Planning>> Planning::create(const Graph& graph, const Sel
       spdlog::debug("cached profile not used: {}", cached.status().message());
     }
     const bool solved = automatic || selection.strategy == Strategy::kTensor;
-    if (!planning->profile_ && solved && processors.size() > 1 && options.measure_within > Nanos{}) {
-      ProfilerOptions how;
-      how.time_limit = options.measure_within;
-      how.rounds = 1;
-      how.lengths = {1, 32, 64, 128, 256, options.longest_pass};
-      how.cancel = options.cancel;
-      how.progress = options.progress;
-      auto measured = measure_profile(graph, processors, how, "", nullptr);
-      if (!measured.ok()) {
-        notices.push_back(
-            fmt::format("no profile, plans go by fixed rules: {}", measured.status().message()));
-      } else if (usable(*measured, graph)) {
-        planning->profile_ = std::move(measured).value();
-        if (const Status written = write_profile(*planning->profile_, file); !written.ok()) {
-          notices.push_back(fmt::format("the profile is not kept: {}", written.message()));
-        }
-      } else {
-        notices.push_back(
-            fmt::format("measuring these processors takes longer than {} s, so plans go by fixed rules; "
-                        "\"hetero profile\" with the same model and options measures them once",
-                        std::chrono::duration_cast<std::chrono::seconds>(options.measure_within).count()));
-      }
+    planning->lacks_profile_ = !planning->profile_ && solved && processors.size() > 1;
+    if (planning->lacks_profile_ && options.measure_within > Nanos{}) {
+      HETERO_RETURN_IF_ERROR(planning->measure_once(processors, options.measure_within, options.cancel));
+      HETERO_TRY(planning->profile_, read_profile(file));
     }
   }
   if (planning->profile_ && !usable(*planning->profile_, graph)) {
-    notices.push_back("the profile is too short to plan by (it was cut off), so plans go by fixed rules");
+    notices.push_back(
+        "the profile of these processors was cut off before it could be planned by, so plans go by fixed "
+        "rules; \"hetero profile\" with the same model and options completes it");
     planning->profile_.reset();
   }
   if (planning->profile_) {
     HETERO_RETURN_IF_ERROR(planning->choose_compiled(selection));
   }
   return planning;
+}
+
+Status Planning::measure_once(std::span<const OpenProcessor> processors, Nanos within,
+                              const std::atomic<bool>* cancel) {
+  ProfilerOptions how;
+  how.time_limit = within;
+  how.rounds = 1;
+  how.lengths = {1, 32, 64, 128, 256, options_.longest_pass};
+  how.cancel = cancel;
+  how.progress = options_.progress;
+  lacks_profile_ = false;
+  return measure_profile(graph_, processors, how, profile_cache_file(graph_, processors, options_.cache_dir),
+                         nullptr)
+      .status();
 }
 
 Status Planning::read_plans(std::span<const OpenProcessor> processors) {

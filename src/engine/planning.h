@@ -21,8 +21,8 @@ struct PlanningOptions {
   std::string profile_file;  // --profile; empty: the cached one, if there is one
   std::string plan_file;     // --plan; empty: none
   std::string cache_dir;     // empty: neither looks for a cached profile nor keeps one
-  /// Where there is no profile, and the strategy is the solver's, measures one within this time and
-  /// keeps it; zero: never.
+  /// Where there is no profile, and the strategy is the solver's, measures one first, within this time,
+  /// and keeps it; zero: does not.
   Nanos measure_within{};
   std::string sync = "fast";
   Objective objective = Objective::kLatency;
@@ -57,6 +57,12 @@ class Planning {
   /// rows: plans to come count on that.
   Status rescale(const Selection& selection, const std::string& id, bool decode, double factor);
 
+  /// Whether a profile would be planned by, but there is none, not even a part of one.
+  bool lacks_profile() const { return lacks_profile_; }
+  /// Measures one quickly and keeps it in the cache, for the next time.
+  Status measure_once(std::span<const OpenProcessor> processors, Nanos within,
+                      const std::atomic<bool>* cancel);
+
   /// nullptr: plans are by fixed rules.
   const Profile* profile() const { return profile_ ? &*profile_ : nullptr; }
 
@@ -71,6 +77,7 @@ class Planning {
   const bool automatic_;
   PlanningOptions options_;
   std::optional<Profile> profile_;
+  bool lacks_profile_ = false;
   std::optional<CompiledColumns> columns_;
   std::map<std::pair<bool, int64_t>, Plan> given_;  // --plan
 };

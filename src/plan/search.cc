@@ -16,7 +16,8 @@ double ns(Nanos t) {
 /// What an operator reads of an earlier one in the list.
 struct Read {
   size_t from = 0;     // index into the list
-  bool whole = false;  // all its rows, whichever rows are computed
+  bool whole = false;  // all its rows, whichever rows are computed: the KV cache
+  ValueId value = -1;
 };
 
 /// An operator whose results are still read, and when each part of them was done.
