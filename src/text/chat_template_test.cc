@@ -138,6 +138,7 @@ TEST(ChatTemplate, FormatsAsPythonDoes) {
   EXPECT_EQ(*render("{{ '{:5}|{:+}|{:,}'.format(true, 5, 12345) }}"), "    1|+5|12,345");
   EXPECT_EQ(*render("{{ '{!a} {!r}'.format('\u00fc', '\u00fc') }}{{ '%a' % '\U0001F600' }}"),
             "'\\xfc' '\u00fc''\\U0001f600'");
+  EXPECT_EQ(*render("{{ '%x %X %#o' % (255, 48879, 8) }} {{ '{:b}'.format(5) }}"), "ff BEEF 0o10 101");
   for (const char* wrong : {"{{ '{}{0}'.format(1) }}", "{{ '{0}{}'.format(1) }}", "{{ '{:+}'.format('x') }}",
                             "{{ '{:,}'.format('x') }}", "{{ '{:c}'.format(1114112) }}"}) {
     EXPECT_FALSE(render(wrong).ok()) << wrong;

@@ -60,9 +60,10 @@ std::string grouped(std::string digits, char separator, size_t every) {
 }
 
 std::string in_base(Int value, int base, bool upper) {
+  const std::string_view digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string out;
   do {
-    out += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[static_cast<int>(value % base)];
+    out += digits[static_cast<size_t>(value % base)];
     value /= base;
   } while (value != 0);
   std::reverse(out.begin(), out.end());
