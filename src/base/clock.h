@@ -10,7 +10,9 @@ namespace hetero {
 using Nanos = std::chrono::nanoseconds;
 
 /// Now, on the machine's clock (steady_clock since its epoch).
-inline Nanos now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+inline Nanos now() {
+  return std::chrono::steady_clock::now().time_since_epoch();
+}
 
 /// Called by the control thread only, except now(), which any thread may call.
 class Clock {
@@ -20,11 +22,14 @@ class Clock {
   /// Returns at `time` or, by the grain of the system's timers, somewhat later; at once if it has
   /// passed. The thread uses no CPU meanwhile.
   virtual void sleep_until(Nanos time) = 0;
-  /// One turn of a loop that polls: some tens of cycles that leave the core to its sibling thread.
+  /// One turn of a loop that polls: lets another thread have the core if one waits for it.
   virtual void relax() = 0;
 };
 
 /// The machine's clock: now(), clock_nanosleep.
 Clock& system_clock();
+
+/// CPU time that the calling thread has used.
+Nanos thread_cpu_time();
 
 }  // namespace hetero

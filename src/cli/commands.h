@@ -40,6 +40,7 @@ struct ModelOptions {
   std::string model;
   std::string strategy = "auto";
   std::vector<std::string> processors;
+  std::string sync = "fast";
   std::string activations = "auto";
   int threads = 0;
   int64_t context = 0;

@@ -20,6 +20,13 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
       ->delimiter(',');
   command
       .add_option(
+          "--sync", o.sync,
+          "How processors are waited for: fast (predicted sleep, then polling), driver (blocking calls "
+          "of the driver, for comparison)")
+      ->check(CLI::IsMember({"fast", "driver"}))
+      ->capture_default_str();
+  command
+      .add_option(
           "--activations", o.activations,
           "What the CPU's products round activations to: f32 (exact), q8 (8 bits in blocks of 32, faster), "
           "auto (q8 where --strategy auto takes the CPU alone)")
@@ -70,6 +77,7 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.context = o.context;
   options.map = o.map;
   options.npu_share = o.npu_share;
+  options.sync = sync_from_name(o.sync).value_or(Sync::kFast);
   options.cache_dir = default_cache_dir();
   return options;
 }

@@ -67,6 +67,18 @@ nlohmann::ordered_json processors_json(Engine& engine, const Phase& use) {
   return list;
 }
 
+/// CPU time of the thread that controls the processors: in all, for each token, and as a part of the
+/// time that passed.
+nlohmann::ordered_json control_json(const Generation& g) {
+  const auto part = [](Nanos cpu, Nanos time, int64_t tokens) -> nlohmann::ordered_json {
+    return {{"cpu_ms", millis(cpu)},
+            {"cpu_ms_per_token", tokens > 0 ? millis(cpu) / static_cast<double>(tokens) : 0.0},
+            {"load", time.count() > 0 ? millis(cpu) / millis(time) : 0.0}};
+  };
+  return {{"prefill", part(g.prefill_control, g.prefill, g.prompt_tokens - g.reused_tokens)},
+          {"decode", part(g.decode_control, g.decode, g.decoded)}};
+}
+
 nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>& prompt, const Generation& g,
                                    const Phase& use) {
   Engine& engine = session.engine();
@@ -80,7 +92,9 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"ttft_ms", millis(g.first_token)},
           {"strategy", strategy_name(engine.selection().strategy)},
           {"activations", engine.selection().int8_activations ? "q8" : "f32"},
+          {"sync", sync_name(engine.options().sync)},
           {"processors", processors_json(engine, use)},
+          {"control", control_json(g)},
           // Predictions need a profile of this machine, which no command makes yet.
           {"coexecution",
            {{"predicted_ms", nullptr},
@@ -117,6 +131,15 @@ void print_table(Engine& engine, const Generation& g, const Phase& use) {
                millis(use.prefill[i].busy), share(use.all[i].macs - use.prefill[i].macs, all_decode),
                millis(use.all[i].busy - use.prefill[i].busy));
   }
+  const auto control = control_json(g);
+  const auto percent = [&](const char* phase) { return 100.0 * control[phase]["load"].get<double>(); };
+  fmt::print(
+      stderr,
+      "sync {}: the control thread used {:.1f}% of a core in prefill ({:.3f} ms for each token), {:.1f}% in "
+      "decode ({:.3f} ms)\n",
+      sync_name(engine.options().sync), percent("prefill"),
+      control["prefill"]["cpu_ms_per_token"].get<double>(), percent("decode"),
+      control["decode"]["cpu_ms_per_token"].get<double>());
   fmt::print(stderr, "memory: model file {:.1f} MB, peak resident {:.1f} MB, on devices {:.1f} MB\n",
              static_cast<double>(engine.file().file_bytes()) / 1e6,
              static_cast<double>(peak_resident_bytes()) / 1e6,

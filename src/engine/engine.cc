@@ -132,6 +132,7 @@ Result<std::unique_ptr<Session>> Engine::new_session() {
   // A processor may fill rows beyond the prompt's, so memory is for whole standard lengths.
   const RowCapacity capacity{kMaxPassTokens, kMaxHeadRows, context_};
   HETERO_TRY(auto executor, Executor::create(graph_, std::move(processors), capacity));
+  executor->set_sync(options_.sync);
   return std::unique_ptr<Session>(new Session(*this, std::move(executor)));
 }
 

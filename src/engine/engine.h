@@ -27,7 +27,8 @@ struct EngineOptions {
   bool map = true;         // map the file; false: read it whole into memory
   int64_t context = 0;     // tokens; 0: ModelShape::default_context
   double npu_share = 0.5;  // of each weight's rows, in strategy tensor
-  std::string cache_dir;   // compiled programs and graphs; empty: no cache on disk
+  Sync sync = Sync::kFast;
+  std::string cache_dir;  // compiled programs and graphs; empty: no cache on disk
   /// Called on things that may take over a second: (what, done, total).
   std::function<void(const std::string&, int, int)> progress;
 };
@@ -39,6 +40,7 @@ class Engine {
  public:
   static Result<std::unique_ptr<Engine>> open(EngineOptions options);
 
+  const EngineOptions& options() const { return options_; }
   const GgufFile& file() const { return *file_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// For grammars; made when it is first asked for.

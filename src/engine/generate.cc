@@ -50,10 +50,12 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
   Generation g;
   g.prompt_tokens = static_cast<int64_t>(prompt.size());
   const Nanos begin = now();
+  const Nanos cpu_begin = thread_cpu_time();
   g.reused_tokens = session.keep_common_prefix(prompt);
   const Status fed =
       session.feed(std::span(prompt).subspan(static_cast<size_t>(g.reused_tokens)), options.cancel);
   g.prefill = now() - begin;
+  g.prefill_control = thread_cpu_time() - cpu_begin;
   if (fed.code() == Code::kCancelled) {
     g.stop = Stop::kCancelled;
     return g;
@@ -80,6 +82,7 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
     }
   };
   const Nanos decode_begin = now();
+  const Nanos cpu_decode_begin = thread_cpu_time();
   g.stop = Stop::kLength;
   while (static_cast<int64_t>(g.ids.size()) < options.max_tokens) {
     HETERO_RETURN_IF_ERROR(check_finite(session.logits(), session.engine().file().path()));
@@ -124,6 +127,7 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
     ++g.decoded;
   }
   g.decode = now() - decode_begin;
+  g.decode_control = thread_cpu_time() - cpu_decode_begin;
   emit(stops.push(stream.finish()));
   emit(stops.finish());
   return g;

@@ -39,8 +39,10 @@ struct Generation {
   int64_t reused_tokens = 0;  // of the prompt, already in the KV cache
   Nanos prefill{};            // over the prompt's other tokens
   Nanos decode{};
-  int64_t decoded = 0;  // passes of one token in `decode`
-  Nanos first_token{};  // from the call to the first token's choice
+  int64_t decoded = 0;      // passes of one token in `decode`
+  Nanos first_token{};      // from the call to the first token's choice
+  Nanos prefill_control{};  // CPU time of the calling thread, which controls the processors
+  Nanos decode_control{};   // likewise, choosing tokens included
 
   /// Tokens per second; 0 where nothing was run.
   double prefill_tps() const;

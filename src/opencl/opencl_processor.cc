@@ -213,6 +213,32 @@ void OpenClProcessor::flush() {
   }
 }
 
+Status OpenClProcessor::finish() {
+  // Drivers for CPUs may run kernels in the thread that waits: then where the device may run them.
+  const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
+  const cl_int error = api_.Finish(queue_.get());
+  return error == CL_SUCCESS
+             ? timeline_.status()
+             : timeline_.poison(cl_status(error, fmt::format("{}: clFinish", device_.info.name)));
+}
+
+Status OpenClProcessor::remap(Buffer& buffer, Bytes offset, Bytes size) {
+  auto& ours = static_cast<OpenClBuffer&>(buffer);
+  if (memory_->mode() != MemoryMode::kHost) {
+    return {};  // nothing is ever mapped
+  }
+  cl_int error = CL_SUCCESS;
+  void* const mapped = api_.EnqueueMapBuffer(queue_.get(), ours.mem(), CL_TRUE, CL_MAP_READ | CL_MAP_WRITE,
+                                             static_cast<size_t>(offset), static_cast<size_t>(size), 0,
+                                             nullptr, nullptr, &error);
+  if (error == CL_SUCCESS) {
+    error = api_.EnqueueUnmapMemObject(queue_.get(), ours.mem(), mapped, 0, nullptr, nullptr);
+  }
+  return error == CL_SUCCESS
+             ? Status()
+             : timeline_.poison(cl_status(error, fmt::format("{}: mapping a buffer", device_.info.name)));
+}
+
 Result<Fence> OpenClProcessor::transfer(Buffer& buffer, const Region& region, bool upload) {
   const char* what = upload ? "upload" : "download";
   if (traits_.coherent) {

@@ -35,6 +35,8 @@ class OpenClProcessor : public Processor {
   void flush() override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
+  Status finish() override;
+  Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
   Timeline& timeline() override { return timeline_; }
   Bytes device_bytes() const override { return memory_ ? memory_->device_bytes() : 0; }
 

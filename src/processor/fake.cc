@@ -127,6 +127,10 @@ void FakeProcessor::work() {
 Result<Fence> FakeProcessor::enqueue(std::function<Status()> job) {
   HETERO_RETURN_IF_ERROR(timeline_.status());
   const uint64_t ticket = timeline_.next_ticket();
+  while (done_ + 1 < ticket && timeline_.done(done_ + 1)) {
+    ++done_;
+  }
+  most_in_flight_ = std::max(most_in_flight_, ticket - done_);
   {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(job));
@@ -183,6 +187,20 @@ Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& 
     compute(fake, tokens, position, inputs, outputs, script_.error);
     return {};
   });
+}
+
+Status FakeProcessor::finish() {
+  ++finishes_;
+  return timeline_.wait(timeline_.issued());
+}
+
+Status FakeProcessor::remap(Buffer& buffer, Bytes offset, Bytes size) {
+  ++remaps_;
+  const Bytes held = static_cast<HostBuffer&>(buffer).size();
+  return offset >= 0 && size > 0 && offset + size <= held
+             ? Status()
+             : internal_error(
+                   fmt::format("{}: {} bytes at {} of a buffer of {}", info_.id, size, offset, held));
 }
 
 Result<Fence> FakeProcessor::upload(Buffer& buffer, const Region& region) {

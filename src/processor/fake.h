@@ -21,7 +21,7 @@ struct FakeScript {
   Nanos delay{};                     // before each submission's work
   uint64_t fail_at = 0;              // this submission fails with kDeviceLost; 0: none
   bool fail_compile = false;
-  float error = 0.0f;                // relative error of every result
+  float error = 0.0f;  // relative error of every result
 };
 
 class FakeProcessor : public Processor {
@@ -33,16 +33,23 @@ class FakeProcessor : public Processor {
   const Traits& traits() const override { return script_.traits; }
   Status supports(const Graph& graph, const OpSlice& slice) const override;
   Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
-  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice, int64_t tokens) override;
+  Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
+                                              int64_t tokens) override;
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
+  Status finish() override;
+  Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
   Timeline& timeline() override { return timeline_; }
 
   // What happened, for tests.
   int compiled() const { return compiled_; }
   int submitted() const { return submitted_; }
   int transfers() const { return transfers_; }
+  int finishes() const { return finishes_; }
+  int remaps() const { return remaps_; }
+  /// The most submissions that were waiting or running at once.
+  uint64_t most_in_flight() const { return most_in_flight_; }
 
  private:
   Result<Fence> enqueue(std::function<Status()> work);
@@ -54,6 +61,10 @@ class FakeProcessor : public Processor {
   int compiled_ = 0;
   int submitted_ = 0;
   int transfers_ = 0;
+  int finishes_ = 0;
+  int remaps_ = 0;
+  uint64_t most_in_flight_ = 0;
+  uint64_t done_ = 0;  // submissions that are known to be done
 
   std::mutex mutex_;
   std::condition_variable wake_;

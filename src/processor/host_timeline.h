@@ -15,6 +15,8 @@ class HostTimeline : public Timeline {
  public:
   /// The next ticket, for a submission about to be queued.
   uint64_t next_ticket() { return ++issued_; }
+  /// The latest ticket. Only the submitting thread.
+  uint64_t issued() const { return issued_; }
   /// Marks the oldest unfinished ticket as done, or as failed if `status` is an error, which also
   /// fails all that follow.
   void finish(Interval interval, Status status = {});

@@ -27,12 +27,12 @@
 namespace hetero {
 
 struct ProcessorInfo {
-  std::string id;        // "cpu", "gpu0", "npu0"; given by the engine
-  std::string kind;      // "cpu", "gpu", "npu"
-  std::string name;      // as the vendor calls it
-  std::string provider;  // "native", "opencl", "openvino", "fake"
-  std::string driver;    // version, for reports and cache keys
-  bool stand_in = false; // a CPU that plays a GPU or an NPU through the same interface
+  std::string id;         // "cpu", "gpu0", "npu0"; given by the engine
+  std::string kind;       // "cpu", "gpu", "npu"
+  std::string name;       // as the vendor calls it
+  std::string provider;   // "native", "opencl", "openvino", "fake"
+  std::string driver;     // version, for reports and cache keys
+  bool stand_in = false;  // a CPU that plays a GPU or an NPU through the same interface
   Bytes memory_bytes = 0;
   bool unified_memory = false;
   std::vector<std::string> features;  // "fp16", "subgroups", "avx2", ...
@@ -151,6 +151,13 @@ class Processor {
   virtual Result<Fence> upload(Buffer& buffer, const Region& region);
   virtual Result<Fence> download(Buffer& buffer, const Region& region);
 
+  /// The two halves of the ordinary hand-over, for comparison (--sync driver); the runtime's own way
+  /// uses neither. finish() blocks in the driver until all that was submitted is done (clFinish);
+  /// remap() maps a part of the buffer for the host and gives it back (a blocking map, an unmap), in
+  /// bytes. Nothing to do where there is no such driver.
+  virtual Status finish() { return {}; }
+  virtual Status remap(Buffer& /*buffer*/, Bytes /*offset*/, Bytes /*size*/) { return {}; }
+
   virtual Timeline& timeline() = 0;
 
   /// On which the timeline's intervals lie, and by which to wait for it. Processors that work
@@ -162,16 +169,17 @@ class Processor {
 };
 
 struct OpenOptions {
-  int threads = 0;            // CPU threads or compute units to use; 0: all
-  std::vector<int> cpus;      // confine work on the CPU to these; empty: anywhere
+  int threads = 0;                // CPU threads or compute units to use; 0: all
+  std::vector<int> cpus;          // confine work on the CPU to these; empty: anywhere
   bool int8_activations = false;  // CPU: round activations to 8 bits in products, for speed
-  std::string cache_dir;      // for compiled programs and graphs; empty: no cache on disk
+  std::string cache_dir;          // for compiled programs and graphs; empty: no cache on disk
 };
 
 /// A processor of this machine that may be opened. info.id is empty until the engine names it.
 struct FoundProcessor {
   ProcessorInfo info;
-  std::function<Result<std::unique_ptr<Processor>>(const ProcessorInfo& info, const OpenOptions& options)> open;
+  std::function<Result<std::unique_ptr<Processor>>(const ProcessorInfo& info, const OpenOptions& options)>
+      open;
 };
 
 }  // namespace hetero

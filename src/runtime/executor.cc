@@ -8,6 +8,15 @@
 #include "runtime/linked_plan.h"
 
 namespace hetero {
+namespace {
+
+/// What operators that do the same in each layer have in common: "ffn_down" of "blk.3.ffn_down".
+std::string name_in_layer(const Op& op) {
+  const std::string prefix = fmt::format("blk.{}.", op.layer);
+  return op.layer >= 0 && op.name.starts_with(prefix) ? op.name.substr(prefix.size()) : op.name;
+}
+
+}  // namespace
 
 Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity)
     : graph_(graph),
@@ -16,6 +25,11 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       slots_(assign_slots(graph, capacity)),
       homes_(graph.values.size(), Home{true, std::vector<bool>(processors_.size())}),
       last_(processors_.size()),
+      clock_(processors_.front()->clock()),
+      waiter_(clock_),
+      next_(processors_.size()),
+      tail_(processors_.size()),
+      unflushed_(processors_.size()),
       busy_(processors_.size()),
       use_(processors_.size()) {}
 
@@ -55,7 +69,9 @@ const float* Executor::logits() const {
   return reinterpret_cast<const float*>(memory_[slot].data());
 }
 
-void Executor::clear_use() { use_.assign(processors_.size(), {}); }
+void Executor::clear_use() {
+  use_.assign(processors_.size(), {});
+}
 
 int Executor::find_processor(const std::string& id) const {
   for (size_t i = 0; i < processors_.size(); ++i) {
@@ -76,7 +92,8 @@ Result<Buffer*> Executor::buffer(int slot, int processor) {
 }
 
 Result<const Executable*> Executor::executable(int processor, const OpSlice& slice, int64_t tokens) {
-  std::unique_ptr<Executable>& executable = executables_[{processor, slice.op, slice.begin, slice.end, tokens}];
+  std::unique_ptr<Executable>& executable =
+      executables_[{processor, slice.op, slice.begin, slice.end, tokens}];
   if (executable == nullptr) {
     HETERO_TRY(executable, processors_[static_cast<size_t>(processor)]->compile(graph_, slice, tokens));
   }
@@ -93,11 +110,13 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   HETERO_RETURN_IF_ERROR(validate(graph_, plan));
   const int64_t rows = plan.head ? capacity_.outputs : capacity_.tokens;
   if (rows_needed(plan) > rows) {
-    return internal_error(fmt::format("a plan for {} rows, but there is memory for {}", rows_needed(plan), rows));
+    return internal_error(
+        fmt::format("a plan for {} rows, but there is memory for {}", rows_needed(plan), rows));
   }
   auto linked = std::make_unique<LinkedPlan>();
   linked->head = plan.head;
   linked->tokens = plan.tokens;
+  linked->queues.resize(processors_.size());
   int done = 0;
   for (const Step& step : plan.steps) {
     const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
@@ -110,7 +129,11 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     out.op = step.op;
     out.processor = processor;
     out.tokens = step.padded;
+    out.columns = step.out_end - step.out_begin;
     out.macs = op_macs(graph_, step.op, step.out_begin, step.out_end, step.token_end - step.token_begin, 0);
+    out.time = times_.find(
+        {processor, name_in_layer(graph_.op(step.op)), step.out_end - step.out_begin, step.padded},
+        out.predicted);
     // A processor with dynamic shapes needs one executable for all lengths.
     const int64_t compiled_for = p.traits().static_shapes ? step.padded : rows;
     if (progress) {
@@ -122,6 +145,7 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
       return found.status().with_prefix(fmt::format("{}: {}", id, graph_.op(step.op).name));
     }
     out.executable = *found;
+    linked->queues[static_cast<size_t>(processor)].push_back(done);
     linked->steps.push_back(std::move(out));
     ++done;
   }
@@ -129,8 +153,8 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   if (progress) {
     progress(done, done);
   }
-  if (fences_.size() < linked->steps.size()) {
-    fences_.resize(linked->steps.size());
+  if (flights_.size() < linked->steps.size()) {
+    flights_.resize(linked->steps.size());
   }
   plans_.push_back(std::move(linked));
   return plans_.back().get();
@@ -181,20 +205,22 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
         const int w = o.writers[k];
         const Step& writer = plan.steps[static_cast<size_t>(w)];
         const int from = linked.steps[static_cast<size_t>(w)].processor;
-        const bool rows = whole || (writer.token_begin < step.token_end && step.token_begin < writer.token_end);
+        const bool rows =
+            whole || (writer.token_begin < step.token_end && step.token_begin < writer.token_end);
         if (from == out.processor || !rows) {
           continue;
         }
         const bool from_coherent = processors_[static_cast<size_t>(from)]->traits().coherent;
         if (whole && (!from_coherent || !coherent)) {
-          return unsupported(fmt::format("{}: the KV cache is written by {} and read by {} in one pass, and they "
-                                         "do not share memory", op.name,
-                                         processors_[static_cast<size_t>(from)]->info().id,
-                                         processors_[static_cast<size_t>(out.processor)]->info().id));
+          return unsupported(
+              fmt::format("{}: the KV cache is written by {} and read by {} in one pass, and they "
+                          "do not share memory",
+                          op.name, processors_[static_cast<size_t>(from)]->info().id,
+                          processors_[static_cast<size_t>(out.processor)]->info().id));
         }
         if (!from_coherent && moved.insert({w, -1}).second) {
           HETERO_TRY(Buffer* const b, buffer(slot, from));
-          out.downloads.push_back({from, b, written_region(id, writer)});
+          linked.steps[static_cast<size_t>(w)].downloads.push_back({from, b, written_region(id, writer)});
         }
         if (!coherent && moved.insert({w, out.processor}).second) {
           out.uploads.push_back({out.processor, in, written_region(id, writer)});
@@ -233,6 +259,7 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
     }
     for (const auto& [from, w] : latest) {
       out.waits.push_back(w);
+      linked.steps[static_cast<size_t>(w)].awaited = true;
     }
   }
 
@@ -254,9 +281,10 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
           const Step& s = plan.steps[static_cast<size_t>(w)];
           const bool linear = graph_.op(s.op).is<Linear>();
           HETERO_TRY(Buffer* const b, buffer(static_cast<int>(slot), from));
-          linked.final_downloads.push_back(
-              {from, b, region(o.value, s.token_begin, s.token_end - s.token_begin, linear ? s.out_begin : 0,
-                               linear ? s.out_end - s.out_begin : graph_.value(o.value).cols)});
+          linked.steps[static_cast<size_t>(w)].downloads.push_back(
+              {from, b,
+               region(o.value, s.token_begin, s.token_end - s.token_begin, linear ? s.out_begin : 0,
+                      linear ? s.out_end - s.out_begin : graph_.value(o.value).cols)});
         }
       }
     }

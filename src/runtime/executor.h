@@ -1,5 +1,6 @@
 // Runs plans on processors: owns the memory that they share, compiles what a plan needs, submits
-// its steps in order and waits where one processor needs another's results.
+// each step as soon as other processors have written what it reads, and waits for them meanwhile
+// (sync.h says how).
 #pragma once
 
 #include <atomic>
@@ -14,16 +15,17 @@
 #include "plan/plan.h"
 #include "processor/processor.h"
 #include "runtime/slots.h"
+#include "runtime/sync.h"
 #include "runtime/trace.h"
 
 namespace hetero {
 
 /// What one processor did since the counters were last cleared.
 struct ProcessorUse {
-  Nanos busy{};        // running submissions
-  Nanos wait{};        // the rest of the passes' time: waiting for others, or for the control thread
-  int64_t steps = 0;   // submissions
-  int64_t macs = 0;    // multiply-accumulates of linear operators and attention, padding not counted
+  Nanos busy{};       // running submissions
+  Nanos wait{};       // the rest of the passes' time: waiting for others, or for the control thread
+  int64_t steps = 0;  // submissions
+  int64_t macs = 0;   // multiply-accumulates of linear operators and attention, padding not counted
 };
 
 /// A plan with everything resolved: executables, addresses, waits and transfers. Made by
@@ -57,6 +59,8 @@ class Executor {
   /// By processor, in the order given to create().
   const std::vector<ProcessorUse>& use() const { return use_; }
   void clear_use();
+  /// How to wait; Sync::kFast unless set.
+  void set_sync(Sync sync) { sync_ = sync; }
   /// Records what every submission did, until it is set back to nullptr.
   void set_trace(Trace* trace) { trace_ = trace; }
 
@@ -66,6 +70,14 @@ class Executor {
     std::vector<bool> copies;  // by processor: devices with memory of their own
   };
 
+  struct Flight {  // of one step
+    Fence ran;
+    Fence visible;  // to other processors: behind its downloads
+    Nanos submitted{};
+    Nanos expected{};  // to be visible
+    bool done = false;
+  };
+
   Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity);
   Status allocate();
   Result<Buffer*> buffer(int slot, int processor);
@@ -73,7 +85,16 @@ class Executor {
   Status bind(const Plan& plan, LinkedPlan& linked);
   Status bring_home(const LinkedPlan& plan, int64_t position);
   Status make_current(ValueId value, int processor, int64_t rows);
-  Status run_steps(const LinkedPlan& plan, int64_t position, int64_t first_row, const std::atomic<bool>* cancel);
+  Status run_fast(const LinkedPlan& plan, int64_t position, int64_t first_row,
+                  const std::atomic<bool>* cancel);
+  Status run_by_driver(const LinkedPlan& plan, int64_t position, int64_t first_row,
+                       const std::atomic<bool>* cancel);
+  Status submit(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
+  Result<bool> is_ready(const LinkedPlan& plan, int step);
+  Status wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel);
+  Status wait(const Fence& fence, Nanos expected);
+  void flush();
+  void learn(const LinkedPlan& plan);
   Status drain();
   void count(const LinkedPlan& plan, int64_t position, Nanos begin, Nanos end);
   Region region(ValueId value, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
@@ -83,15 +104,22 @@ class Executor {
   std::vector<Processor*> processors_;
   RowCapacity capacity_;
   SlotAssignment slots_;
-  std::vector<PageMemory> memory_;                              // by slot
-  std::vector<std::vector<std::unique_ptr<Buffer>>> buffers_;   // by slot, processor
+  std::vector<PageMemory> memory_;                             // by slot
+  std::vector<std::vector<std::unique_ptr<Buffer>>> buffers_;  // by slot, processor
   std::map<std::tuple<int, int, int64_t, int64_t, int64_t>, std::unique_ptr<Executable>> executables_;
   std::vector<std::unique_ptr<LinkedPlan>> plans_;
-  std::vector<Home> homes_;          // by value
-  std::vector<Fence> last_;          // by processor: its latest submission
-  std::vector<Fence> fences_;        // by step of the running plan
+  std::vector<Home> homes_;  // by value
+  std::vector<Fence> last_;  // by processor: its latest submission
+  Clock& clock_;             // that all processors share
+  Sync sync_ = Sync::kFast;
+  StepTimes times_;
+  Waiter waiter_;
+  std::vector<Flight> flights_;  // by step of the running plan
+  std::vector<size_t> next_;     // by processor: how many of its steps are submitted
+  std::vector<Nanos> tail_;      // by processor: when all that is submitted is expected to be done
+  std::vector<bool> unflushed_;  // by processor
   std::vector<Binding> moved_inputs_;
-  std::vector<Nanos> busy_;          // by processor, in one pass
+  std::vector<Nanos> busy_;  // by processor, in one pass
   std::vector<ProcessorUse> use_;
   Trace* trace_ = nullptr;
 };

@@ -1,4 +1,5 @@
-// The executor's loop: submit, wait, transfer. Nothing here allocates or compiles.
+// The executor's loop: submit, wait, transfer. Nothing here allocates or compiles, and nothing waits
+// but through the processors' clock and timelines.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ Status Executor::make_current(ValueId id, int processor, int64_t rows) {
         static_cast<int>(std::find(home.copies.begin(), home.copies.end(), true) - home.copies.begin());
     HETERO_TRY(Buffer* const b, buffer(slot, holder));
     HETERO_TRY(const Fence fence, processors_[static_cast<size_t>(holder)]->download(*b, all));
-    HETERO_RETURN_IF_ERROR(fence.wait());
+    HETERO_RETURN_IF_ERROR(wait(fence, clock_.now()));
     home.host = true;
   }
   if (!coherent) {
@@ -45,69 +46,202 @@ Status Executor::bring_home(const LinkedPlan& plan, int64_t position) {
   return {};
 }
 
+void Executor::flush() {
+  for (size_t p = 0; p < processors_.size(); ++p) {
+    if (unflushed_[p]) {
+      processors_[p]->flush();
+      unflushed_[p] = false;
+    }
+  }
+}
+
+Status Executor::wait(const Fence& fence, Nanos expected) {
+  if (sync_ == Sync::kFast && !fence.done()) {
+    flush();
+    waiter_.sleep_towards(expected);
+    while (!fence.done()) {
+      waiter_.poll(expected);
+    }
+  }
+  return fence.wait();
+}
+
 Status Executor::drain() {
   Status first;
+  flush();
   for (size_t p = 0; p < processors_.size(); ++p) {
-    processors_[p]->flush();
-  }
-  for (Fence& fence : last_) {
-    const Status status = fence.wait();
+    Status status =
+        sync_ == Sync::kDriver && last_[p].timeline != nullptr ? processors_[p]->finish() : Status();
+    if (const Status waited = wait(last_[p], tail_[p]); status.ok()) {
+      status = waited;
+    }
     if (first.ok()) {
       first = status;
     }
-    fence = {};  // a failure is reported once; a pass without this processor is not concerned
+    last_[p] = {};  // a failure is reported once; a pass without this processor is not concerned
   }
   return first;
 }
 
-Status Executor::run_steps(const LinkedPlan& plan, int64_t position, int64_t first_row,
-                           const std::atomic<bool>* cancel) {
-  for (size_t i = 0; i < plan.steps.size(); ++i) {
+Status Executor::submit(const LinkedPlan& plan, int index, int64_t position, int64_t first_row) {
+  const LinkedStep& step = plan.steps[static_cast<size_t>(index)];
+  Flight& flight = flights_[static_cast<size_t>(index)];
+  const auto p = static_cast<size_t>(step.processor);
+  Processor& processor = *processors_[p];
+  for (const Transfer& t : step.uploads) {
+    HETERO_TRY(last_[p], processor.upload(*t.buffer, t.region));
+  }
+  std::span<const Binding> inputs = step.inputs;
+  if (step.moves_with_first_row) {
+    moved_inputs_.assign(step.inputs.begin(), step.inputs.end());
+    const Op& op = graph_.op(step.op);
+    for (size_t k = 0; k < moved_inputs_.size(); ++k) {
+      if (graph_.value(op.inputs[k]).rows == Rows::kTokens) {
+        moved_inputs_[k].offset += first_row * moved_inputs_[k].stride;
+      }
+    }
+    inputs = moved_inputs_;
+  }
+  HETERO_TRY(flight.ran, processor.submit(*step.executable, {step.tokens, position, inputs, step.outputs}));
+  last_[p] = flight.ran;
+  for (const Transfer& t : step.downloads) {
+    HETERO_TRY(last_[p], processor.download(*t.buffer, t.region));
+  }
+  flight.visible = last_[p];
+  flight.submitted = clock_.now();
+  flight.expected = std::max(flight.submitted, tail_[p]) + times_.expected(step.time);
+  flight.done = false;
+  tail_[p] = flight.expected;
+  unflushed_[p] = true;
+  ++next_[p];
+  if (step.awaited) {
+    // Now, since what a driver reports as done at a later flush may include what follows.
+    processor.flush();
+    unflushed_[p] = false;
+  }
+  return {};
+}
+
+Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
+  for (const int w : plan.steps[static_cast<size_t>(index)].waits) {
+    Flight& flight = flights_[static_cast<size_t>(w)];
+    const auto p = static_cast<size_t>(plan.steps[static_cast<size_t>(w)].processor);
+    // Step w is submitted once it is among the first next_ of its queue.
+    const std::vector<int>& queue = plan.queues[p];
+    if (next_[p] == 0 || queue[next_[p] - 1] < w) {
+      return false;
+    }
+    if (flight.done) {
+      continue;
+    }
+    if (!flight.visible.done()) {
+      return false;
+    }
+    HETERO_RETURN_IF_ERROR(flight.visible.wait());
+    flight.done = true;
+    // What is still in that queue comes earlier or later by as much as this one did.
+    const Nanos off = clock_.now() - flight.expected;
+    tail_[p] += off;
+    for (size_t k = next_[p]; k-- > 0 && queue[k] != w;) {
+      flights_[static_cast<size_t>(queue[k])].expected += off;
+    }
+  }
+  return true;
+}
+
+Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel) {
+  flush();
+  // A queue goes on when the last of what its next step waits for is done.
+  Nanos expected = Nanos::max();
+  for (size_t p = 0; p < processors_.size(); ++p) {
+    if (next_[p] == plan.queues[p].size()) {
+      continue;
+    }
+    Nanos ready{};
+    bool submitted = true;
+    for (const int w : plan.steps[static_cast<size_t>(plan.queues[p][next_[p]])].waits) {
+      const Flight& flight = flights_[static_cast<size_t>(w)];
+      const auto from = static_cast<size_t>(plan.steps[static_cast<size_t>(w)].processor);
+      submitted = submitted && next_[from] > 0 && plan.queues[from][next_[from] - 1] >= w;
+      ready = flight.done ? ready : std::max(ready, flight.expected);
+    }
+    if (submitted) {
+      expected = std::min(expected, ready);
+    }
+  }
+  waiter_.sleep_towards(expected);
+  for (;;) {
+    for (size_t p = 0; p < processors_.size(); ++p) {
+      if (next_[p] < plan.queues[p].size()) {
+        HETERO_TRY(const bool ready, is_ready(plan, plan.queues[p][next_[p]]));
+        if (ready) {
+          return {};
+        }
+      }
+    }
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      return {};
+    }
+    waiter_.poll(expected);
+  }
+}
+
+/// Each processor's steps in its order, the next one as soon as others have written what it reads.
+/// In prefill the slower NPU so leads: the GPU's next kernel is submitted when the NPU is done. In
+/// decode the slower GPU does: its next kernel is enqueued behind the running one as soon as the NPU
+/// is done, and queue order does the rest.
+Status Executor::run_fast(const LinkedPlan& plan, int64_t position, int64_t first_row,
+                          const std::atomic<bool>* cancel) {
+  size_t left = plan.steps.size();
+  while (left > 0) {
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
       return cancelled("stopped");
     }
-    const LinkedStep& step = plan.steps[i];
-    Processor& processor = *processors_[static_cast<size_t>(step.processor)];
-    for (const Transfer& t : step.downloads) {
-      HETERO_TRY(last_[static_cast<size_t>(t.processor)],
-                 processors_[static_cast<size_t>(t.processor)]->download(*t.buffer, t.region));
-    }
-    bool flushed = false;
-    const auto wait = [&](const Fence& fence) -> Status {
-      if (!fence.done() && !flushed) {
-        for (Processor* p : processors_) {
-          p->flush();
-        }
-        flushed = true;
+    const size_t before = left;
+    for (size_t p = 0; p < processors_.size(); ++p) {
+      if (next_[p] == plan.queues[p].size()) {
+        continue;
       }
-      return fence.wait();
-    };
-    for (const Transfer& t : step.downloads) {
-      HETERO_RETURN_IF_ERROR(wait(last_[static_cast<size_t>(t.processor)]));
-    }
-    for (const int w : step.waits) {
-      HETERO_RETURN_IF_ERROR(wait(fences_[static_cast<size_t>(w)]));
-    }
-    for (const Transfer& t : step.uploads) {
-      HETERO_TRY(last_[static_cast<size_t>(t.processor)], processor.upload(*t.buffer, t.region));
-    }
-    std::span<const Binding> inputs = step.inputs;
-    if (step.moves_with_first_row) {
-      moved_inputs_.assign(step.inputs.begin(), step.inputs.end());
-      const Op& op = graph_.op(step.op);
-      for (size_t k = 0; k < moved_inputs_.size(); ++k) {
-        if (graph_.value(op.inputs[k]).rows == Rows::kTokens) {
-          moved_inputs_[k].offset += first_row * moved_inputs_[k].stride;
-        }
+      const int step = plan.queues[p][next_[p]];
+      HETERO_TRY(const bool ready, is_ready(plan, step));
+      if (ready) {
+        HETERO_RETURN_IF_ERROR(submit(plan, step, position, first_row));
+        --left;
       }
-      inputs = moved_inputs_;
     }
-    HETERO_TRY(fences_[i], processor.submit(*step.executable, {step.tokens, position, inputs, step.outputs}));
-    last_[static_cast<size_t>(step.processor)] = fences_[i];
+    if (left == before) {
+      HETERO_RETURN_IF_ERROR(wait_for_any(plan, cancel));
+    }
   }
-  for (const Transfer& t : plan.final_downloads) {
-    HETERO_TRY(last_[static_cast<size_t>(t.processor)],
-               processors_[static_cast<size_t>(t.processor)]->download(*t.buffer, t.region));
+  return {};
+}
+
+Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t first_row,
+                               const std::atomic<bool>* cancel) {
+  for (size_t begin = 0; begin < plan.steps.size();) {
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      return cancelled("stopped");
+    }
+    size_t end = begin;
+    for (; end < plan.steps.size() && plan.steps[end].op == plan.steps[begin].op; ++end) {
+      HETERO_RETURN_IF_ERROR(submit(plan, static_cast<int>(end), position, first_row));
+    }
+    flush();
+    for (; begin < end; ++begin) {
+      const LinkedStep& step = plan.steps[begin];
+      Processor& processor = *processors_[static_cast<size_t>(step.processor)];
+      HETERO_RETURN_IF_ERROR(processor.finish());
+      HETERO_RETURN_IF_ERROR(flights_[begin].visible.wait());
+      for (size_t k = 0; k < step.outputs.size(); ++k) {
+        const Binding& output = step.outputs[k];
+        const Value& value = graph_.value(graph_.op(step.op).outputs[k]);
+        const int64_t row = value.rows == Rows::kContext ? position : 0;
+        const Bytes element = traits(value.dtype).block_bytes;
+        HETERO_RETURN_IF_ERROR(processor.remap(*output.buffer,
+                                               (output.offset + row * output.stride) * element,
+                                               ((step.tokens - 1) * output.stride + step.columns) * element));
+      }
+    }
   }
   return {};
 }
@@ -118,9 +252,12 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
     return resource_exhausted(fmt::format("the context is full: {} tokens at position {}, but it holds {}",
                                           plan.tokens, position, capacity_.context));
   }
-  const Nanos begin = now();
+  const Nanos begin = clock_.now();
+  std::fill(next_.begin(), next_.end(), 0);
+  std::fill(tail_.begin(), tail_.end(), Nanos{});
   HETERO_RETURN_IF_ERROR(bring_home(plan, position));
-  const Status status = run_steps(plan, position, first_row, cancel);
+  const Status status = sync_ == Sync::kFast ? run_fast(plan, position, first_row, cancel)
+                                             : run_by_driver(plan, position, first_row, cancel);
   const Status drained = drain();
   if (!status.ok()) {
     return status;
@@ -134,8 +271,41 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
       home.copies[static_cast<size_t>(w.processor)] = true;
     }
   }
-  count(plan, position, begin, now());
+  const Nanos end = clock_.now();
+  learn(plan);
+  count(plan, position, begin, end);
   return {};
+}
+
+void Executor::learn(const LinkedPlan& plan) {
+  for (const std::vector<int>& queue : plan.queues) {
+    Nanos free{};      // when the queue had done what came before
+    size_t first = 0;  // of the steps since the last one that has an interval
+    Nanos expected{};  // of these
+    for (size_t k = 0; k < queue.size(); ++k) {
+      const Flight& flight = flights_[static_cast<size_t>(queue[k])];
+      expected += times_.expected(plan.steps[static_cast<size_t>(queue[k])].time);
+      const Interval interval = flight.ran.timeline->interval(flight.ran.ticket);
+      if (interval.end == Nanos{}) {
+        continue;
+      }
+      const Nanos took = std::max(
+          Nanos{}, interval.end - std::max(free, flights_[static_cast<size_t>(queue[first])].submitted));
+      for (size_t j = first; j <= k; ++j) {
+        const int time = plan.steps[static_cast<size_t>(queue[j])].time;
+        const auto count = static_cast<int64_t>(k - first + 1);
+        // Where the driver tells only about several together, each keeps its part of what they took.
+        times_.saw(time, expected == Nanos{}
+                             ? took / count
+                             : Nanos(static_cast<int64_t>(static_cast<double>(took.count()) *
+                                                          static_cast<double>(times_.expected(time).count()) /
+                                                          static_cast<double>(expected.count()))));
+      }
+      free = interval.end;
+      first = k + 1;
+      expected = {};
+    }
+  }
 }
 
 void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nanos end) {
@@ -143,7 +313,7 @@ void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nano
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const LinkedStep& step = plan.steps[i];
     const auto p = static_cast<size_t>(step.processor);
-    const Interval interval = fences_[i].timeline->interval(fences_[i].ticket);
+    const Interval interval = flights_[i].ran.timeline->interval(flights_[i].ran.ticket);
     busy_[p] += interval.end - interval.begin;
     use_[p].steps += 1;
     use_[p].macs += graph_.op(step.op).is<Attention>()

@@ -84,8 +84,9 @@ void expect_reference(Machine& machine, Strategy prefill, Strategy decode) {
   }
 }
 
-constexpr Strategy kAll[] = {Strategy::kCpu,     Strategy::kGpu,   Strategy::kNpuOnline, Strategy::kNpuPadding,
-                             Strategy::kNpuPipe, Strategy::kLayer, Strategy::kTensor};
+constexpr Strategy kAll[] = {Strategy::kCpu,        Strategy::kGpu,     Strategy::kNpuOnline,
+                             Strategy::kNpuPadding, Strategy::kNpuPipe, Strategy::kLayer,
+                             Strategy::kTensor};
 
 TEST(Executor, EveryStrategyGivesTheReferenceLogits) {
   for (const Strategy strategy : kAll) {
@@ -103,6 +104,34 @@ TEST(Executor, SlowProcessorsAreWaitedFor) {
   expect_reference(slow_npu, Strategy::kTensor, Strategy::kLayer);
 }
 
+TEST(Executor, TheDriversWayGivesTheSameAndFinishesEveryStep) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  for (const FakeScript& gpu : {FakeScript(), discrete}) {
+    for (const Strategy strategy : kAll) {
+      Machine machine(gpu, {});
+      machine.executor->set_sync(Sync::kDriver);
+      expect_reference(machine, strategy, strategy);
+      EXPECT_EQ(machine.npu->finishes() > 0, uses_npu(strategy));
+      EXPECT_GE(machine.gpu->finishes() + machine.npu->finishes() + machine.cpu.finishes(),
+                machine.gpu->submitted() + machine.npu->submitted() + machine.cpu.submitted());
+      EXPECT_LE(machine.gpu->most_in_flight(), gpu.traits.coherent ? 1u : 4u);
+    }
+  }
+}
+
+TEST(Executor, QueueOrderDoesTheWaitingWhereItCan) {
+  FakeScript slow;
+  slow.delay = std::chrono::milliseconds(2);
+  Machine machine(slow, {});
+  ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(16), 0).ok());
+  EXPECT_GT(machine.gpu->most_in_flight(), 8u) << "one processor: all of it is enqueued ahead";
+  Machine both(slow, {});
+  ASSERT_TRUE(both.body(Strategy::kTensor, some_ids(16), 0).ok());
+  EXPECT_GT(both.gpu->most_in_flight(), 1u) << "the slower one gets its next step while it still runs";
+  EXPECT_EQ(both.npu->most_in_flight(), 1u);
+}
+
 TEST(Executor, DevicesWithMemoryOfTheirOwnGetExactlyWhatTheyRead) {
   FakeScript discrete;
   discrete.traits.coherent = false;
@@ -117,8 +146,10 @@ TEST(Executor, DevicesWithMemoryOfTheirOwnGetExactlyWhatTheyRead) {
 TEST(Executor, TheCacheFollowsWhenDecodeMovesToAnotherProcessor) {
   FakeScript discrete;
   discrete.traits.coherent = false;
-  for (const auto& [prefill, decode] : {std::pair{Strategy::kGpu, Strategy::kCpu}, {Strategy::kCpu, Strategy::kGpu},
-                                        {Strategy::kNpuPadding, Strategy::kLayer}, {Strategy::kTensor, Strategy::kCpu}}) {
+  for (const auto& [prefill, decode] : {std::pair{Strategy::kGpu, Strategy::kCpu},
+                                        {Strategy::kCpu, Strategy::kGpu},
+                                        {Strategy::kNpuPadding, Strategy::kLayer},
+                                        {Strategy::kTensor, Strategy::kCpu}}) {
     Machine machine(discrete, {});
     expect_reference(machine, prefill, decode);
   }
@@ -227,7 +258,8 @@ TEST(Executor, SlotsOfTheIdsAreNotTakenOverWhileTheyAreStillRead) {
   FakeProcessor gpu("gpu0", "gpu", gpu_script);
   auto executor = Executor::create(tiny.graph, {&cpu, &gpu}, kCapacity);
   ASSERT_TRUE(executor.ok());
-  Team team{"cpu", "gpu0", "", [&](const std::string& id, int op) { return id == "cpu" || !tiny.graph.op(op).is<Embed>(); }};
+  Team team{"cpu", "gpu0", "",
+            [&](const std::string& id, int op) { return id == "cpu" || !tiny.graph.op(op).is<Embed>(); }};
   const auto plan = make_plan(tiny.graph, Strategy::kGpu, team, false, 1, kOptions);
   ASSERT_TRUE(plan.ok()) << plan.status().message();
   const auto head_plan = make_plan(tiny.graph, Strategy::kGpu, team, true, 1, kOptions);

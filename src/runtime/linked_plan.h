@@ -19,15 +19,20 @@ struct LinkedStep {
   int op = 0;
   int processor = 0;
   const Executable* executable = nullptr;
-  int64_t tokens = 0;  // padding included
-  int64_t macs = 0;    // at position 0
+  int64_t tokens = 0;   // padding included
+  int64_t columns = 0;  // of each output
+  int64_t macs = 0;     // at position 0
+  int time = 0;         // in StepTimes
+  Nanos predicted{};    // by the plan; zero: not known
   std::vector<Binding> inputs;
   std::vector<Binding> outputs;
   /// Head operators read the body's values from a row that is known only at run time.
   bool moves_with_first_row = false;
-  std::vector<int> waits;           // earlier steps, at most one for each other processor
-  std::vector<Transfer> downloads;  // before the waits: results that only a device has so far
-  std::vector<Transfer> uploads;    // after the waits
+  /// Another processor's step waits for this one.
+  bool awaited = false;
+  std::vector<int> waits;           // earlier steps of other processors, at most one for each
+  std::vector<Transfer> uploads;    // before the step: what others wrote
+  std::vector<Transfer> downloads;  // behind the step: what others or the host read of its results
 };
 
 class LinkedPlan {
@@ -44,9 +49,9 @@ class LinkedPlan {
   bool head = false;
   int64_t tokens = 0;
   std::vector<LinkedStep> steps;
+  std::vector<std::vector<int>> queues;  // by processor: its steps, in order
   std::vector<External> externals;
   std::vector<Written> written;
-  std::vector<Transfer> final_downloads;  // what the host reads in the end
 };
 
 }  // namespace hetero

@@ -1,0 +1,78 @@
+// How the control thread waits for processors.
+//
+// Fast (paper, section 4.3): an operator takes as long in one layer as in the next, so the time at
+// which a step will be done is known in advance. The thread sleeps until shortly before, and then
+// looks again and again whether the timeline says so, which costs no call into the driver where the
+// timeline is a word in memory. Steps of one processor are enqueued ahead, so that the order of its
+// queue does most of the waiting.
+//
+// Driver: the ordinary way, for comparison. Operator by operator, the driver's blocking call
+// (clFinish) and a blocking map and unmap of what was written. Nothing is enqueued ahead, nothing is
+// predicted.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace hetero {
+
+enum class Sync { kFast, kDriver };
+
+const char* sync_name(Sync sync);
+std::optional<Sync> sync_from_name(const std::string& name);
+
+/// What steps cost, learnt: first from the plan's prediction, then from what was seen. Steps that do
+/// the same work on the same processor share what is learnt.
+class StepTimes {
+ public:
+  /// (processor, operator without its layer, columns, rows)
+  using Key = std::tuple<int, std::string, int64_t, int64_t>;
+
+  /// The number under which `key` is known from here on. `predicted` counts until something is seen.
+  int find(const Key& key, Nanos predicted);
+
+  /// From the start, or from the end of what ran before in the queue, to the end. Zero: not known.
+  Nanos expected(int step) const { return entries_[static_cast<size_t>(step)].mean; }
+  /// How far off expected() usually is.
+  Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
+  void saw(int step, Nanos time);
+
+ private:
+  struct Entry {
+    Nanos mean{};
+    Nanos spread{};
+    int64_t seen = 0;
+  };
+  std::map<Key, int> numbers_;
+  std::vector<Entry> entries_;
+};
+
+/// Sleeps and polls on a clock. One thread.
+class Waiter {
+ public:
+  explicit Waiter(Clock& clock) : clock_(clock) {}
+
+  /// Sleeps so that the thread is awake when `expected` comes, if that is far enough away.
+  void sleep_towards(Nanos expected);
+  /// One turn of the polling that follows. Once `expected` has passed for a while, turns are short
+  /// sleeps: a wrong prediction must not cost a core.
+  void poll(Nanos expected);
+
+  Nanos slept() const { return slept_; }
+
+ private:
+  void sleep_until(Nanos time);
+
+  Clock& clock_;
+  Nanos late_{};       // by how much sleeps end late here, usually
+  Nanos late_more_{};  // and how far that is off
+  Nanos slept_{};
+};
+
+}  // namespace hetero

@@ -1,0 +1,106 @@
+#include "runtime/sync.h"
+
+#include <gtest/gtest.h>
+
+namespace hetero {
+namespace {
+
+using std::chrono::microseconds;
+
+/// Time that passes only while somebody waits; sleeps end `late`.
+class ScriptedClock : public Clock {
+ public:
+  Nanos now() override { return now_; }
+  void sleep_until(Nanos time) override {
+    ++sleeps;
+    now_ = std::max(now_, time) + late;
+  }
+  void relax() override {
+    ++turns;
+    now_ += microseconds(1);
+  }
+
+  Nanos late{};
+  int sleeps = 0;
+  int turns = 0;
+
+ private:
+  Nanos now_ = std::chrono::seconds(1);
+};
+
+TEST(Waiter, SleepsUntilWhatIsExpectedAndNotBeyond) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  const Nanos expected = clock.now() + microseconds(500);
+  waiter.sleep_towards(expected);
+  EXPECT_EQ(clock.now(), expected);
+  EXPECT_EQ(clock.sleeps, 1);
+  EXPECT_EQ(waiter.slept(), Nanos(microseconds(500)));
+}
+
+TEST(Waiter, LearnsHowLateSleepsEnd) {
+  ScriptedClock clock;
+  clock.late = microseconds(70);
+  Waiter waiter(clock);
+  for (int i = 0; i < 50; ++i) {
+    waiter.sleep_towards(clock.now() + microseconds(1000));
+  }
+  const Nanos expected = clock.now() + microseconds(1000);
+  waiter.sleep_towards(expected);
+  EXPECT_LE(clock.now(), expected);
+  EXPECT_GE(clock.now(), expected - microseconds(20));
+}
+
+TEST(Waiter, DoesNotSleepWhereThatIsTooShortToBeWorthIt) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  waiter.sleep_towards(clock.now() + microseconds(5));
+  waiter.sleep_towards(clock.now() - microseconds(5));
+  waiter.sleep_towards(Nanos{});
+  EXPECT_EQ(clock.sleeps, 0);
+}
+
+TEST(Waiter, AWrongPredictionCostsLittleCpu) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  const Nanos expected = clock.now();
+  while (clock.now() < expected + std::chrono::seconds(1)) {
+    waiter.poll(expected);
+  }
+  EXPECT_LE(clock.turns, 101) << "turns of a microsecond that use the core, in a second";
+  EXPECT_LE(clock.sleeps, 1100);
+}
+
+TEST(StepTimes, StartsFromThePredictionAndFollowsWhatIsSeen) {
+  StepTimes times;
+  const int a = times.find({0, "ffn_down", 576, 1}, microseconds(50));
+  EXPECT_EQ(times.find({0, "ffn_down", 576, 1}, microseconds(99)), a);
+  EXPECT_NE(times.find({1, "ffn_down", 576, 1}, {}), a);
+  EXPECT_EQ(times.expected(a), Nanos(microseconds(50)));
+  times.saw(a, microseconds(90));
+  EXPECT_EQ(times.expected(a), Nanos(microseconds(90)));
+  for (int i = 0; i < 60; ++i) {
+    times.saw(a, microseconds(120));
+  }
+  EXPECT_NEAR(static_cast<double>(times.expected(a).count()), 120e3, 2e3);
+  EXPECT_LT(times.spread(a), Nanos(microseconds(5)));
+}
+
+TEST(StepTimes, OneOutlierMovesLittle) {
+  StepTimes times;
+  const int a = times.find({0, "attention", 576, 1}, {});
+  for (int i = 0; i < 20; ++i) {
+    times.saw(a, microseconds(100));
+  }
+  times.saw(a, std::chrono::milliseconds(50));
+  EXPECT_LT(times.expected(a), Nanos(microseconds(115)));
+}
+
+TEST(Sync, NamesGoBothWays) {
+  EXPECT_EQ(sync_from_name("fast"), Sync::kFast);
+  EXPECT_EQ(sync_from_name(sync_name(Sync::kDriver)), Sync::kDriver);
+  EXPECT_FALSE(sync_from_name("slow").has_value());
+}
+
+}  // namespace
+}  // namespace hetero
