@@ -108,6 +108,7 @@ Result<MappedFile> MappedFile::load(const std::string& path, bool map, const Rea
     } else {
       file.data_ = static_cast<const std::byte*>(p);
       file.size_ = st.st_size;
+      file.mapped_ = !read;
       if (read) {
         error = read_all(fd, path, static_cast<std::byte*>(p), file.size_, progress);
       }
@@ -123,13 +124,53 @@ Result<MappedFile> MappedFile::load(const std::string& path, bool map, const Rea
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      mapped_(other.mapped_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(mapped_, other.mapped_);
   return *this;
+}
+
+void MappedFile::release(const std::byte* begin, Bytes size) const {
+  const Bytes page = sysconf(_SC_PAGESIZE);
+  const Bytes from = (begin - data_ + page - 1) / page * page;
+  // The file's last page is whole, even if the file ends within it.
+  const Bytes end = begin - data_ + size;
+  const Bytes to = end == size_ ? end : end / page * page;
+  if (mapped_ && from < to) {
+    (void)madvise(const_cast<std::byte*>(data_) + from, static_cast<size_t>(to - from), MADV_DONTNEED);
+  }
+}
+
+Bytes MappedFile::resident() const {
+  if (!mapped_) {
+    return size_;
+  }
+  std::FILE* f = std::fopen("/proc/self/smaps", "r");
+  if (f == nullptr) {
+    return 0;
+  }
+  // "7f0000000000-7f0000001000 r--s ... path", followed by lines like "Rss:   4 kB".
+  Bytes sum = 0;
+  bool ours = false;
+  char line[512];
+  while (std::fgets(line, sizeof(line), f) != nullptr) {
+    unsigned long begin = 0;
+    unsigned long end = 0;
+    long long kilobytes = 0;
+    if (std::sscanf(line, "%lx-%lx ", &begin, &end) == 2) {
+      const auto base = reinterpret_cast<uintptr_t>(data_);
+      ours = begin >= base && begin < base + static_cast<uintptr_t>(size_);
+    } else if (ours && std::sscanf(line, "Rss: %lld kB", &kilobytes) == 1) {
+      sum += kilobytes * 1024;
+    }
+  }
+  std::fclose(f);
+  return sum;
 }
 
 MappedFile::~MappedFile() {

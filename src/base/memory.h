@@ -50,12 +50,19 @@ class MappedFile {
   Bytes size() const { return size_; }
   const std::string& path() const { return path_; }
 
+  /// Gives back the memory of whole pages within the range, which lies in the file: they come back
+  /// from the file when they are read again. Does nothing where the file was read, not mapped.
+  void release(const std::byte* begin, Bytes size) const;
+  /// How much of it is in this process's memory now; 0 where that is unknown.
+  Bytes resident() const;
+
  private:
   static Result<MappedFile> load(const std::string& path, bool map, const ReadProgress& progress);
 
   std::string path_;
   const std::byte* data_ = nullptr;
   Bytes size_ = 0;
+  bool mapped_ = false;
 };
 
 /// Resident set size of this process now and at its highest, in bytes; 0 where it is unknown.

@@ -64,6 +64,26 @@ TEST(MappedFile, ReadGivesTheSameBytesAndSaysHowFarItIs) {
   EXPECT_EQ(MappedFile::read(path).status().code(), Code::kNotFound);
 }
 
+TEST(MappedFile, ReleasedPagesLeaveMemoryAndComeBackWithTheirContents) {
+  const std::string path = testing::TempDir() + "release_file_test";
+  const std::string contents(8'000'000, 'x');
+  std::ofstream(path) << contents;
+  for (const bool map : {true, false}) {
+    const auto file = map ? MappedFile::open(path) : MappedFile::read(path);
+    ASSERT_TRUE(file.ok());
+    EXPECT_EQ(std::memcmp(file->data(), contents.data(), contents.size()), 0);
+    EXPECT_GE(file->resident(), 7'900'000);
+    file->release(file->data() + 100, 5'999'900);
+    if (map) {
+      EXPECT_LT(file->resident(), 2'100'000);
+    } else {
+      EXPECT_EQ(file->resident(), 8'000'000) << "a copy must keep its only contents";
+    }
+    EXPECT_EQ(std::memcmp(file->data(), contents.data(), contents.size()), 0);
+  }
+  std::remove(path.c_str());
+}
+
 TEST(ResidentBytes, GrowsWithTouchedPages) {
   const Bytes before = resident_bytes();
   ASSERT_GT(before, 0);

@@ -75,7 +75,8 @@ class Server {
       return open();
     }
     if (what == "memory") {
-      return Json{{"resident_bytes", peak_resident_bytes()}, {"device_bytes", engine_->device_bytes()}};
+      return Json{{"resident_bytes", peak_resident_bytes()}, {"device_bytes", engine_->device_bytes()},
+                  {"weight_bytes", engine_->weight_bytes()}};
     }
     const SpeedTest test = test_from(command.at("test"));
     if (what == "warm up") {
@@ -98,6 +99,8 @@ class Server {
         write_line(answers_, {{"progress", what}, {"done", done}, {"total", total}});
       }
     };
+    options.compile = EngineOptions::Compile::kAhead;
+    options.adapt = false;  // a configuration is measured as it was asked for
     if (options.request.strategy == Strategy::kNpuOnline) {
       options.cache_dir.clear();  // its graphs are to be compiled, not read from the disk
     }

@@ -38,6 +38,7 @@ Status chat(const ChatOptions& o) {
   HETERO_RETURN_IF_ERROR(apply(o.constraints, options));
   HETERO_TRY(const OpenedModel model, open_model(o.model));
   Session& session = *model.session;
+  HETERO_RETURN_IF_ERROR(session.prepare(1));  // while the user thinks of a question
   HETERO_TRY(const ChatPrompt prompt, ChatPrompt::create(*model.engine));
   auto history = nlohmann::ordered_json::array();
   if (!o.system.empty()) {

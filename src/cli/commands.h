@@ -46,6 +46,8 @@ struct ModelOptions {
   int64_t context = 0;
   bool map = true;
   double npu_share = 0.5;
+  std::string compile = "auto";
+  bool adapt = true;
   std::string trace;
   bool verbose = false;
 };

@@ -40,6 +40,15 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  command
+      .add_option(
+          "--compile", o.compile,
+          "When graphs for an NPU are compiled: ahead of the first token, behind it (others do the NPU's "
+          "work until they are ready), auto (behind, unless the cache on disk has them)")
+      ->check(CLI::IsMember({"ahead", "behind", "auto"}))
+      ->capture_default_str();
+  command.add_flag("--adapt,!--no-adapt", o.adapt,
+                   "Change the plan when a processor becomes slower or faster (default)");
   command.add_option("--trace", o.trace, "Write what ran where and when to FILE (Chrome trace format)");
   command.add_flag("-v,--verbose", o.verbose, "Say more on stderr");
 }
@@ -77,6 +86,11 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.context = o.context;
   options.map = o.map;
   options.npu_share = o.npu_share;
+  options.adapt = o.adapt;
+  options.compile = o.compile == "ahead"    ? EngineOptions::Compile::kAhead
+                    : o.compile == "behind" ? EngineOptions::Compile::kBehind
+                                            : EngineOptions::Compile::kAuto;
+  options.notice = [](const std::string& what) { fmt::print(stderr, "hetero: {}\n", what); };
   options.sync = sync_from_name(o.sync).value_or(Sync::kFast);
   options.cache_dir = default_cache_dir();
   return options;

@@ -79,6 +79,10 @@ nlohmann::ordered_json control_json(const Generation& g) {
           {"decode", part(g.decode_control, g.decode, g.decoded)}};
 }
 
+double weight_ratio(const Engine& engine) {
+  return static_cast<double>(engine.weight_bytes()) / static_cast<double>(engine.file().file_bytes());
+}
+
 nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>& prompt, const Generation& g,
                                    const Phase& use) {
   Engine& engine = session.engine();
@@ -103,7 +107,12 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"memory",
            {{"file_bytes", engine.file().file_bytes()},
             {"resident_bytes", peak_resident_bytes()},
-            {"device_bytes", engine.device_bytes()}}}};
+            {"device_bytes", engine.device_bytes()},
+            // Weights in memory in the end: pages of the file, and NPUs' copies. The rest of the process
+            // is caches, activations, and what drivers and compilers keep for themselves.
+            {"weight_bytes", engine.weight_bytes()},
+            {"weight_ratio", weight_ratio(engine)},
+            {"process_bytes", resident_bytes()}}}};
 }
 
 void print_table(Engine& engine, const Generation& g, const Phase& use) {
@@ -140,10 +149,25 @@ void print_table(Engine& engine, const Generation& g, const Phase& use) {
       sync_name(engine.options().sync), percent("prefill"),
       control["prefill"]["cpu_ms_per_token"].get<double>(), percent("decode"),
       control["decode"]["cpu_ms_per_token"].get<double>());
-  fmt::print(stderr, "memory: model file {:.1f} MB, peak resident {:.1f} MB, on devices {:.1f} MB\n",
-             static_cast<double>(engine.file().file_bytes()) / 1e6,
-             static_cast<double>(peak_resident_bytes()) / 1e6,
-             static_cast<double>(engine.device_bytes()) / 1e6);
+  const auto megabytes = [](Bytes bytes) { return static_cast<double>(bytes) / 1e6; };
+  fmt::print(
+      stderr,
+      "memory: model file {:.1f} MB, weights in memory {:.1f} MB ({:.2f} of the file), process {:.1f} MB "
+      "(peak {:.1f}), on devices {:.1f} MB\n",
+      megabytes(engine.file().file_bytes()), megabytes(engine.weight_bytes()), weight_ratio(engine),
+      megabytes(resident_bytes()), megabytes(peak_resident_bytes()), megabytes(engine.device_bytes()));
+}
+
+/// What each kind of work took: predicted by the plan, and measured.
+void print_steps(const Executor& executor) {
+  fmt::print(stderr, "{:<10} {:<16} {:>8} {:>7} {:>7} {:>13} {:>12}\n", "processor", "operator", "columns",
+             "tokens", "times", "predicted us", "measured us");
+  for (const Executor::StepReport& r : executor.report()) {
+    const std::string predicted =
+        r.predicted > Nanos{} ? fmt::format("{:.1f}", 1000 * millis(r.predicted)) : "-";
+    fmt::print(stderr, "{:<10} {:<16} {:>8} {:>7} {:>7} {:>13} {:>12.1f}\n", r.processor, r.op, r.columns,
+               r.tokens, r.times, predicted, 1000 * millis(r.measured));
+  }
 }
 
 Status run(const RunOptions& o) {
@@ -208,6 +232,9 @@ Status run(const RunOptions& o) {
                  engine.context());
     }
     print_table(engine, *result, use);
+    if (o.model.verbose) {
+      print_steps(session.executor());
+    }
   }
   if (!o.model.trace.empty()) {
     HETERO_RETURN_IF_ERROR(trace.write(o.model.trace));

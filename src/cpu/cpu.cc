@@ -61,8 +61,10 @@ class CpuProcessor : public Processor {
       return invalid_argument(
           fmt::format("{}: {} compiled for {} tokens", info_.id, graph.op(slice.op).name, tokens));
     }
+    const std::lock_guard compiling(compile_mutex_);
     auto executable = cpu::prepare(graph, slice, tokens, kernels_, pool_.size(), int8_ ? &packed_ : nullptr);
     const Bytes needed = executable->scratch_floats * static_cast<Bytes>(sizeof(float));
+    const std::lock_guard lock(mutex_);
     if (needed > 0 && (scratch_ == nullptr || scratch_->size() < needed)) {
       // Work in the queue keeps the memory that it was submitted with.
       HETERO_TRY(PageMemory memory, PageMemory::allocate(needed));
@@ -81,7 +83,6 @@ class CpuProcessor : public Processor {
     }
     Work work;
     work.executable = &e;
-    work.scratch = scratch_;
     work.tokens = launch.tokens;
     work.position = launch.position;
     HETERO_RETURN_IF_ERROR(bind(e, launch, op.inputs, launch.inputs, false, work.in));
@@ -91,6 +92,7 @@ class CpuProcessor : public Processor {
     {
       const std::lock_guard lock(mutex_);
       ticket = timeline_.next_ticket();
+      work.scratch = scratch_;
       queue_.push_back(std::move(work));
       queued_.store(ticket);
     }
@@ -158,13 +160,14 @@ class CpuProcessor : public Processor {
   const Traits traits_;
   const cpu::Kernels& kernels_;
   const bool int8_;
-  cpu::PackedWeights packed_;  // only the control thread
+  std::mutex compile_mutex_;
+  cpu::PackedWeights packed_;  // under compile_mutex_
   const std::vector<int> cpus_;
   ThreadPool pool_;
   HostTimeline timeline_;
-  std::shared_ptr<PageMemory> scratch_;  // only the control thread; the largest any executable needs
 
   std::mutex mutex_;
+  std::shared_ptr<PageMemory> scratch_;  // the largest any executable needs
   std::condition_variable wake_;
   std::deque<Work> queue_;
   bool stop_ = false;

@@ -7,6 +7,7 @@
 
 #include "engine/session_limits.h"
 #include "graph/model.h"
+#include "processor/failing.h"
 
 namespace hetero {
 
@@ -42,23 +43,43 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
                                         engine->context_, shape.context));
   }
   progress("looking for processors");
-  engine->found_ = find_processors(needed(o.request));
+  engine->found_ = o.find ? o.find(needed(o.request)) : find_processors(needed(o.request));
   HETERO_TRY(engine->selection_, select(engine->found_, o.request));
   HETERO_RETURN_IF_ERROR(engine->open_processors(o.cache_dir));
   return engine;
 }
 
+Status Engine::open_member(const Member& member) {
+  if (options_.progress) {
+    options_.progress("opening " + member.found->info.id, 0, 0);
+  }
+  auto opened = member.found->open(member.found->info, member.options);
+  if (!opened.ok()) {
+    return opened.status().with_prefix(member.found->info.id);
+  }
+  HETERO_TRY(auto processor, fail_if_asked(std::move(opened).value()));
+  processors_.push_back(std::move(processor));
+  return {};
+}
+
+Status Engine::add_cpu(const std::vector<int>& cpus) {
+  const auto cpu = std::find_if(found_.begin(), found_.end(),
+                                [](const FoundProcessor& p) { return p.info.kind == "cpu"; });
+  if (cpu == found_.end()) {
+    return unavailable("there is no CPU to do it");
+  }
+  Member member{&*cpu, {}};
+  member.options.cpus = cpus;
+  member.options.threads = static_cast<int>(cpus.size());
+  HETERO_RETURN_IF_ERROR(open_member(member));
+  selection_.team.cpu = cpu->info.id;
+  return {};
+}
+
 Status Engine::open_processors(const std::string& cache_dir) {
   for (Member& member : selection_.members) {
-    if (options_.progress) {
-      options_.progress("opening " + member.found->info.id, 0, 0);
-    }
     member.options.cache_dir = cache_dir;
-    auto opened = member.found->open(member.found->info, member.options);
-    if (!opened.ok()) {
-      return opened.status().with_prefix(member.found->info.id);
-    }
-    processors_.push_back(std::move(opened).value());
+    HETERO_RETURN_IF_ERROR(open_member(member));
   }
   // A GPU or an NPU may lack an operator, or a dtype of this model; then another does it (the CPU
   // joins where it is needed), and the user is told.
@@ -88,13 +109,7 @@ Status Engine::open_processors(const std::string& cache_dir) {
   };
   const Lack gpu = lacks(selection_.team.gpu, false);
   if (gpu.count > 0 && selection_.team.cpu.empty()) {
-    const FoundProcessor& cpu = found_.front();
-    OpenOptions options;
-    options.cpus = selection_.members.front().options.cpus;
-    options.threads = static_cast<int>(options.cpus.size());
-    HETERO_TRY(auto opened, cpu.open(cpu.info, options));
-    processors_.push_back(std::move(opened));
-    selection_.team.cpu = cpu.info.id;
+    HETERO_RETURN_IF_ERROR(add_cpu(selection_.members.front().options.cpus));
   }
   if (gpu.count > 0) {
     selection_.notices.push_back(fmt::format("{} cannot run {} operators, the CPU does: {}",
@@ -109,6 +124,59 @@ Status Engine::open_processors(const std::string& cache_dir) {
   return {};
 }
 
+Result<Plan> Engine::make_plan(bool head, int64_t tokens, double npu_share) const {
+  StrategyOptions options;
+  options.npu_share = npu_share;
+  return hetero::make_plan(graph_, selection_.strategy, selection_.team, head, tokens, options);
+}
+
+std::string Engine::stand_in_for(int op) const {
+  const Team& team = selection_.team;
+  const std::string& first = uses_gpu(selection_.strategy) ? team.gpu : team.cpu;
+  const std::string& second = uses_gpu(selection_.strategy) ? team.cpu : team.gpu;
+  const bool can = !first.empty() && (!team.can_run || team.can_run(first, op));
+  return can || second.empty() ? first : second;
+}
+
+void Engine::tell(const std::string& what) const {
+  if (options_.notice) {
+    options_.notice(what);
+  }
+}
+
+Status Engine::drop(const std::string& id, const Status& why) {
+  Team& team = selection_.team;
+  const std::vector<int>* cpus = nullptr;
+  for (const Member& m : selection_.members) {
+    cpus = m.found->info.id == id ? &m.options.cpus : cpus;
+  }
+  if (id == team.npu) {
+    team.npu.clear();
+    selection_.strategy = uses_gpu(selection_.strategy) ? Strategy::kGpu : Strategy::kCpu;
+  } else if (id == team.gpu) {
+    team.gpu.clear();
+    selection_.strategy = team.npu.empty() ? Strategy::kCpu : Strategy::kNpuPadding;
+  } else {
+    return why;  // the CPU, or one that is not in use any more
+  }
+  dropped_.push_back(id);
+  std::string others;
+  const bool gpu_alone = selection_.strategy == Strategy::kCpu && !team.gpu.empty();
+  if (gpu_alone && team.cpu.empty()) {
+    selection_.strategy = Strategy::kGpu;
+  } else if (!uses_gpu(selection_.strategy) && team.cpu.empty()) {
+    if (const Status added = add_cpu(cpus != nullptr ? *cpus : std::vector<int>()); !added.ok()) {
+      return why;
+    }
+  }
+  for (const std::string& other : {team.cpu, team.gpu, team.npu}) {
+    const bool used = !other.empty() && (other != team.cpu || !uses_gpu(selection_.strategy));
+    others += used ? (others.empty() ? "" : " and ") + other : std::string();
+  }
+  tell(fmt::format("{} failed and is not used any more, {} does its work: {}", id, others, why.message()));
+  return {};
+}
+
 std::shared_ptr<const TokenTrie> Engine::token_trie() {
   if (token_trie_ == nullptr) {
     token_trie_ = std::make_shared<const TokenTrie>(*tokenizer_);
@@ -120,6 +188,14 @@ Bytes Engine::device_bytes() const {
   Bytes bytes = 0;
   for (const auto& p : processors_) {
     bytes += p->device_bytes();
+  }
+  return bytes;
+}
+
+Bytes Engine::weight_bytes() const {
+  Bytes bytes = file_->resident_bytes();
+  for (const auto& p : processors_) {
+    bytes += p->traits().copies_weights && p->info().unified_memory ? p->device_bytes() : 0;
   }
   return bytes;
 }

@@ -8,13 +8,18 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/devices.h"
 #include "graph/graph.h"
+#include "plan/plan.h"
+#include "runtime/adapt.h"
 #include "runtime/executor.h"
 #include "text/grammar.h"
 #include "text/tokenizer.h"
@@ -28,14 +33,28 @@ struct EngineOptions {
   int64_t context = 0;     // tokens; 0: ModelShape::default_context
   double npu_share = 0.5;  // of each weight's rows, in strategy tensor
   Sync sync = Sync::kFast;
+  /// Whether plans follow when a processor becomes slower or faster than it was.
+  bool adapt = true;
+  /// When graphs for processors with static shapes are compiled.
+  enum class Compile {
+    kAhead,   // before they are used
+    kBehind,  // in the background; other processors do that work until then
+    kAuto,    // ahead where the cache on disk has them, else behind
+  };
+  Compile compile = Compile::kAhead;
   std::string cache_dir;  // compiled programs and graphs; empty: no cache on disk
   /// Called on things that may take over a second: (what, done, total).
   std::function<void(const std::string&, int, int)> progress;
+  /// Called with what the user must be told once, when it happens: a processor failed, ...
+  std::function<void(const std::string&)> notice;
+  /// Where processors come from; for tests and simulation. Empty: those of this machine.
+  std::function<std::vector<FoundProcessor>(const Discovery&)> find;
 };
 
 class Session;
 
-/// Immutable after open(). Outlives its sessions. One thread, the control thread, at a time.
+/// Immutable after open(), but for processors that fail. Outlives its sessions. One thread, the
+/// control thread, at a time.
 class Engine {
  public:
   static Result<std::unique_ptr<Engine>> open(EngineOptions options);
@@ -50,6 +69,18 @@ class Engine {
   const Selection& selection() const { return selection_; }
   int64_t context() const { return context_; }
   Bytes device_bytes() const;
+  /// Memory that holds weights now: the file's pages, and copies in processors' own form.
+  Bytes weight_bytes() const;
+
+  /// The plan of a pass: `decode` for one token at a time and its head.
+  Result<Plan> make_plan(bool head, int64_t tokens, double npu_share) const;
+  /// Who does the work of a processor that is not ready for it.
+  std::string stand_in_for(int op) const;
+  /// Takes a processor out of all plans to come, for good, and tells the user. An error, the reason
+  /// itself, if nobody could do its work.
+  Status drop(const std::string& id, const Status& why);
+  /// How many processors were dropped, and which.
+  const std::vector<std::string>& dropped() const { return dropped_; }
 
   /// A sequence of tokens with a KV cache of its own.
   Result<std::unique_ptr<Session>> new_session();
@@ -58,6 +89,9 @@ class Engine {
   friend class Session;
   Engine() = default;
   Status open_processors(const std::string& cache_dir);
+  Status open_member(const Member& member);
+  Status add_cpu(const std::vector<int>& cpus);
+  void tell(const std::string& what) const;
 
   EngineOptions options_;
   std::shared_ptr<const GgufFile> file_;
@@ -67,14 +101,18 @@ class Engine {
   std::vector<FoundProcessor> found_;
   Selection selection_;
   std::vector<std::unique_ptr<Processor>> processors_;
+  std::vector<std::string> dropped_;
   int64_t context_ = 0;
 };
 
 /// One sequence: what was fed so far, and the logits behind its last token.
 class Session {
  public:
+  ~Session();
+
   /// Appends tokens. Prompts are cut into passes. On an error or a cancellation, the tokens of the
-  /// passes that were completed stay.
+  /// passes that were completed stay. A processor that fails is dropped (Engine::drop), and the pass
+  /// is run again by the others.
   Status feed(std::span<const TokenId> ids, const std::atomic<bool>* cancel = nullptr);
 
   /// f32 [vocabulary], valid until the next call of feed().
@@ -91,9 +129,14 @@ class Session {
   /// behind its last token are wanted. Returns how many tokens need not be fed again.
   int64_t keep_common_prefix(std::span<const TokenId> ids);
 
-  /// Compiles ahead what feeding `tokens` tokens, one at a time or together, needs. Strategy
-  /// npu-online compiles while it runs, whatever was prepared.
+  /// Compiles ahead what feeding `tokens` tokens, one at a time or together, needs, or starts to do so
+  /// behind (EngineOptions::compile). Strategy npu-online compiles while it runs, whatever was
+  /// prepared.
   Status prepare(int64_t tokens);
+  /// Graphs that are compiled in the background: how many of how many are ready.
+  std::pair<int, int> compiling() const;
+  /// How often plans were changed because a processor had become slower or faster.
+  int adaptations() const { return adaptations_; }
 
   const std::vector<TokenId>& tokens() const { return tokens_; }
   int64_t free_context() const { return engine_.context_ - static_cast<int64_t>(tokens_.size()); }
@@ -103,14 +146,46 @@ class Session {
  private:
   friend class Engine;
   Session(Engine& engine, std::unique_ptr<Executor> executor);
+  struct Planned {
+    std::optional<Plan> wanted;
+    const LinkedPlan* linked = nullptr;
+    bool whole = false;  // linked is wanted; else, what of it is compiled so far
+    int64_t used = 0;    // when, in calls of plan()
+    int seen = 0;        // graphs that the background had made when it was linked
+  };
+  using Key = std::pair<bool, int64_t>;  // (head, tokens)
+
   Result<const LinkedPlan*> plan(bool head, int64_t tokens);
+  Status link(const Key& key, Planned& planned);
+  double& share(int64_t tokens) { return npu_share_[tokens == 1 ? 1 : 0]; }
+  void keep_plans();
+  void release_copied();
   Status check(std::span<const TokenId> ids) const;
   Status body(std::span<const TokenId> ids, const std::atomic<bool>* cancel);
+  Status head(int64_t rows, int64_t first_row);
+  Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
+  Status recover(const Status& why, const std::atomic<bool>* cancel);
+  Status follow_engine(const std::atomic<bool>* cancel);
+  void adapt(const LinkedPlan& ran, int64_t tokens);
+  Status finish_adapting();
 
   Engine& engine_;
   std::unique_ptr<Executor> executor_;
-  std::map<std::pair<bool, int64_t>, const LinkedPlan*> plans_;
+  std::map<Key, Planned> plans_;
+  int64_t uses_ = 0;
+  std::vector<Executor::WeightPart> copied_;
   std::vector<TokenId> tokens_;
+  size_t dropped_ = 0;                       // of Engine::dropped(), those that this session knows of
+  double npu_share_[2] = {0.5, 0.5};         // in prefill, in decode
+  bool behind_ = false;                      // what is missing is compiled in the background
+  std::unique_ptr<CompileThread> compiler_;  // after executor_: it uses the processors
+  Adaptation adaptation_;
+  int adaptations_ = 0;
+  struct Pending {  // a new share, as soon as its graphs are compiled
+    bool decode = false;
+    double share = 0.0;
+  };
+  std::optional<Pending> pending_;
 };
 
 /// The user's cache folder: $XDG_CACHE_HOME/heteroinfer or ~/.cache/heteroinfer; empty if neither

@@ -1,42 +1,165 @@
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/engine.h"
 #include "engine/session_limits.h"
+#include "plan/replace.h"
 
 namespace hetero {
 
+namespace {
+
+/// A ratio that is off by less is not worth new graphs.
+constexpr double kSmallestChange = 0.03;
+
+/// Each prompt's length has a plan of its own.
+constexpr size_t kMostPlans = 64;
+
+/// Whether a retry by other processors makes sense.
+bool is_failure(const Status& status) {
+  return status.code() == Code::kDeviceLost || status.code() == Code::kResourceExhausted ||
+         status.code() == Code::kUnavailable;
+}
+
+}  // namespace
+
 Session::Session(Engine& engine, std::unique_ptr<Executor> executor)
-    : engine_(engine), executor_(std::move(executor)) {}
+    : engine_(engine),
+      executor_(std::move(executor)),
+      dropped_(engine.dropped().size()),
+      npu_share_{engine.options_.npu_share, engine.options_.npu_share} {}
+
+Session::~Session() = default;
 
 Result<const LinkedPlan*> Session::plan(bool head, int64_t tokens) {
-  const LinkedPlan*& linked = plans_[{head, tokens}];
-  if (linked == nullptr) {
-    const Selection& s = engine_.selection_;
-    StrategyOptions options;
-    options.npu_share = engine_.options_.npu_share;
-    HETERO_TRY(const Plan plan, make_plan(engine_.graph_, s.strategy, s.team, head, tokens, options));
+  const Key key{head, tokens};
+  Planned& planned = plans_[key];
+  planned.used = ++uses_;
+  if (planned.whole) {
+    return planned.linked;
+  }
+  HETERO_RETURN_IF_ERROR(link(key, planned));
+  return plans_[key].linked;  // plans_ may have been cleared meanwhile
+}
+
+Status Session::link(const Key& key, Planned& planned) {
+  const auto [head, tokens] = key;
+  if (!planned.wanted) {
+    HETERO_TRY(planned.wanted, engine_.make_plan(head, tokens, share(tokens)));
+  }
+  const Plan& wanted = *planned.wanted;
+  const std::vector<Compilation> missing = behind_ ? executor_->missing(wanted) : std::vector<Compilation>();
+  if (missing.empty()) {
     const auto& progress = engine_.options_.progress;
-    HETERO_TRY(linked, executor_->prepare(plan, [&](int done, int total) {
+    HETERO_TRY(planned.linked, executor_->prepare(wanted, [&, n = tokens](int done, int total) {
       if (progress) {
-        progress(fmt::format("compiling for {} {}", tokens, tokens == 1 ? "token" : "tokens"), done, total);
+        progress(fmt::format("compiling for {} {}", n, n == 1 ? "token" : "tokens"), done, total);
       }
     }));
+    planned.whole = true;
+    if (compiler_ != nullptr && compiler_->idle()) {
+      // Others that were linked while graphs were missing are linked anew when they are needed.
+      std::erase_if(plans_, [&](const auto& entry) { return !entry.second.whole; });
+    }
+    keep_plans();
+    return {};
   }
-  return linked;
+  if (compiler_ == nullptr) {
+    compiler_ = std::make_unique<CompileThread>(executor_->executables());
+  }
+  if (const CompileThread::Failure failure = compiler_->take_failure(); failure.processor != nullptr) {
+    compiler_->clear();
+    HETERO_RETURN_IF_ERROR(engine_.drop(failure.processor->info().id, failure.status));
+    HETERO_RETURN_IF_ERROR(follow_engine(nullptr));
+    return link(key, plans_[key]);
+  }
+  if (planned.linked == nullptr) {
+    compiler_->add(missing);
+  } else {
+    // Linking costs about as much as a token, so graphs are taken over in a few lots.
+    const int made = compiler_->done() - planned.seen;
+    if (made <= static_cast<int>(missing.size()) / 4) {
+      return {};
+    }
+  }
+  planned.seen = compiler_->done();
+  const Plan so_far = replace_operators(
+      engine_.graph_, wanted,
+      [&](const Step& step) {
+        return std::none_of(missing.begin(), missing.end(), [&](const Compilation& c) {
+          return c.processor->info().id == wanted.processors[static_cast<size_t>(step.processor)] &&
+                 c.op == step.op && c.begin == step.out_begin && c.end == step.out_end &&
+                 c.tokens == step.padded;
+        });
+      },
+      [&](int op) { return engine_.stand_in_for(op); });
+  HETERO_TRY(planned.linked, executor_->prepare(so_far));
+  keep_plans();
+  return {};
+}
+
+/// Forgets plans that have not been in use for long, and gives memory back: what was compiled for plans
+/// that are gone, and pages of the file of which decoding only uses copies.
+void Session::keep_plans() {
+  while (plans_.size() > kMostPlans) {
+    plans_.erase(std::min_element(plans_.begin(), plans_.end(), [](const auto& a, const auto& b) {
+      return a.second.used < b.second.used;
+    }));
+  }
+  std::vector<const LinkedPlan*> used;
+  for (const auto& [key, planned] : plans_) {
+    used.push_back(planned.linked);
+  }
+  executor_->keep_only(used);
+  copied_ = executor_->copied_weights();
+  release_copied();
+}
+
+void Session::release_copied() {
+  for (const Executor::WeightPart& part : copied_) {
+    engine_.file_->release(part.begin, part.size);
+  }
+}
+
+std::pair<int, int> Session::compiling() const {
+  return compiler_ == nullptr ? std::pair(0, 0) : std::pair(compiler_->done(), compiler_->total());
 }
 
 Status Session::prepare(int64_t tokens) {
   if (engine_.selection_.strategy == Strategy::kNpuOnline) {
     return {};
   }
-  for (const int64_t pass : {int64_t{1}, std::min(tokens, kMaxPassTokens), tokens % kMaxPassTokens}) {
-    if (pass > 0) {
-      HETERO_TRY([[maybe_unused]] const LinkedPlan* const body, plan(false, pass));
+  // What comes first is compiled first: with a prompt of one pass, the first token needs no graph any
+  // more when the first one is ready.
+  std::vector<Key> keys = {{false, 1}, {true, 1}};
+  const auto at = tokens > kMaxPassTokens ? keys.begin() : keys.end();
+  std::vector<Key> prefill;
+  for (const int64_t pass : {std::min(tokens, kMaxPassTokens), tokens % kMaxPassTokens}) {
+    if (pass > 1 && (prefill.empty() || prefill.front().second != pass)) {
+      prefill.emplace_back(false, pass);
     }
   }
-  HETERO_TRY([[maybe_unused]] const LinkedPlan* const head, plan(true, 1));
+  keys.insert(at, prefill.begin(), prefill.end());
+  behind_ = engine_.options_.compile == EngineOptions::Compile::kBehind;
+  if (engine_.options_.compile == EngineOptions::Compile::kAuto) {
+    HETERO_TRY(const Plan wanted, engine_.make_plan(false, 1, share(1)));
+    const std::vector<Compilation> missing = executor_->missing(wanted);
+    // One stands for all: they were made, and are kept or thrown away, together.
+    behind_ =
+        !missing.empty() && !missing.back().processor->is_cached(
+                                engine_.graph_, {missing.back().op, missing.back().begin, missing.back().end},
+                                missing.back().tokens);
+  }
+  for (const Key& key : keys) {
+    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));
+  }
+  if (const int total = compiling().second; behind_ && total > 0) {
+    engine_.tell(fmt::format("{} graphs for {} are compiled in the background; until then {} does their work",
+                             total, engine_.selection_.team.npu, engine_.stand_in_for(0)));
+  }
   return {};
 }
 
@@ -57,26 +180,171 @@ Status Session::check(std::span<const TokenId> ids) const {
 }
 
 Status Session::body(std::span<const TokenId> ids, const std::atomic<bool>* cancel) {
-  HETERO_TRY(const LinkedPlan* const linked, plan(false, static_cast<int64_t>(ids.size())));
+  HETERO_RETURN_IF_ERROR(finish_adapting());
+  const auto rows = static_cast<int64_t>(ids.size());
+  HETERO_TRY(const LinkedPlan* const linked, plan(false, rows));
   std::copy(ids.begin(), ids.end(), executor_->ids().begin());
   HETERO_RETURN_IF_ERROR(executor_->run(*linked, static_cast<int64_t>(tokens_.size()), 0, cancel));
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  adapt(*linked, rows);
+  return {};
+}
+
+Status Session::head(int64_t rows, int64_t first_row) {
+  HETERO_TRY(const LinkedPlan* const linked, plan(true, rows));
+  return executor_->run(*linked, 0, first_row);
+}
+
+/// One pass over the body, and if wanted the logits behind its last row; again, where a processor
+/// fails meanwhile.
+Status Session::pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
+  for (;;) {
+    const size_t before = tokens_.size();
+    Status status = body(ids, cancel);
+    if (status.ok() && with_head) {
+      status = head(1, static_cast<int64_t>(ids.size()) - 1);
+    }
+    if (status.ok()) {
+      return {};
+    }
+    tokens_.resize(before);
+    HETERO_RETURN_IF_ERROR(recover(status, cancel));
+  }
+}
+
+Status Session::recover(const Status& why, const std::atomic<bool>* cancel) {
+  const int p = executor_->failed();
+  if (p < 0 || !is_failure(why)) {
+    return why;
+  }
+  HETERO_RETURN_IF_ERROR(engine_.drop(executor_->processors()[static_cast<size_t>(p)]->info().id, why));
+  return follow_engine(cancel);
+}
+
+/// Leaves the processors that were dropped since. What they alone held of the cache is computed anew.
+Status Session::follow_engine(const std::atomic<bool>* cancel) {
+  if (dropped_ == engine_.dropped_.size()) {
+    return {};
+  }
+  bool whole = true;
+  for (; dropped_ < engine_.dropped_.size(); ++dropped_) {
+    for (size_t p = 0; p < executor_->processors().size(); ++p) {
+      if (executor_->processors()[p]->info().id == engine_.dropped_[dropped_]) {
+        whole = executor_->abandon(static_cast<int>(p)) && whole;
+      }
+    }
+  }
+  for (const auto& processor : engine_.processors_) {
+    executor_->add(*processor);
+  }
+  compiler_.reset();  // waits for the graph that it is at
+  pending_.reset();
+  adaptation_.reset();
+  plans_.clear();
+  keep_plans();
+  if (!whole) {
+    const std::vector<TokenId> ids = std::exchange(tokens_, {});
+    for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(kMaxPassTokens)) {
+      const size_t count = std::min(ids.size() - begin, static_cast<size_t>(kMaxPassTokens));
+      HETERO_RETURN_IF_ERROR(pass(std::span(ids).subspan(begin, count), false, cancel));
+    }
+  }
+  return {};
+}
+
+/// Compares what a pass took with what it should have, and prepares a new ratio where that has been
+/// off for long. Ratios are the plan's only free choice here: what each processor did in the operators
+/// that they share says what the ratio should be.
+void Session::adapt(const LinkedPlan& ran, int64_t tokens) {
+  if (!engine_.options_.adapt || pending_) {
+    return;
+  }
+  const auto& processors = executor_->processors();
+  const Nanos time = processors.front()->clock().now();
+  for (size_t p = 0; p < processors.size(); ++p) {
+    adaptation_.saw(static_cast<int>(p), executor_->pace()[p].busy, executor_->pace()[p].predicted, time);
+  }
+  const std::optional<Adaptation::Change> change = adaptation_.take(time);
+  if (!change) {
+    return;
+  }
+  const std::string what =
+      fmt::format("{} takes {:.2f} times as long as expected, for over a second",
+                  processors[static_cast<size_t>(change->processor)]->info().id, change->slower);
+  executor_->forget_baselines();
+  std::optional<double> measured;
+  for (size_t p = 0; p < processors.size(); ++p) {
+    if (processors[p]->info().id == engine_.selection_.team.npu) {
+      measured = executor_->measured_share(ran, static_cast<int>(p));
+    }
+  }
+  const bool decode = tokens == 1;
+  if (!measured || std::abs(*measured - share(tokens)) < kSmallestChange) {
+    spdlog::info("{}; the plan stays", what);
+    return;
+  }
+  spdlog::info("{}; in {} the NPU's share goes from {:.2f} to {:.2f}", what, decode ? "decode" : "prefill",
+               share(tokens), *measured);
+  pending_ = Pending{decode, *measured};
+  std::vector<Compilation> missing;
+  for (const auto& [key, planned] : plans_) {
+    const auto [head, rows] = key;
+    if ((rows == 1) != decode) {
+      continue;
+    }
+    if (const auto wanted = engine_.make_plan(head, rows, *measured); wanted.ok()) {
+      const std::vector<Compilation> more = executor_->missing(*wanted);
+      missing.insert(missing.end(), more.begin(), more.end());
+    }
+  }
+  if (!missing.empty()) {
+    if (compiler_ == nullptr) {
+      compiler_ = std::make_unique<CompileThread>(executor_->executables());
+    }
+    compiler_->add(missing);
+  }
+}
+
+/// Between two passes: takes the new ratio over once its graphs are there.
+Status Session::finish_adapting() {
+  if (!pending_ || (compiler_ != nullptr && !compiler_->idle())) {
+    return {};
+  }
+  const bool decode = pending_->decode;
+  npu_share_[decode ? 1 : 0] = pending_->share;
+  pending_.reset();
+  adaptation_.reset();
+  ++adaptations_;
+  std::vector<Key> keys;
+  std::erase_if(plans_, [&](const auto& entry) {
+    const bool concerned = (entry.first.second == 1) == decode;
+    if (concerned) {
+      keys.push_back(entry.first);
+    }
+    return concerned;
+  });
+  for (const Key& key : keys) {
+    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));
+  }
+  if (compiler_ != nullptr) {
+    compiler_->clear();
+    keep_plans();  // frees the graphs of the former ratio
+  }
   return {};
 }
 
 Status Session::feed(std::span<const TokenId> ids, const std::atomic<bool>* cancel) {
   HETERO_RETURN_IF_ERROR(check(ids));
-  int64_t rows = 0;
+  HETERO_RETURN_IF_ERROR(follow_engine(cancel));
   while (!ids.empty()) {
-    rows = std::min(static_cast<int64_t>(ids.size()), kMaxPassTokens);
-    HETERO_RETURN_IF_ERROR(body(ids.first(static_cast<size_t>(rows)), cancel));
-    ids = ids.subspan(static_cast<size_t>(rows));
+    const size_t rows = std::min(ids.size(), static_cast<size_t>(kMaxPassTokens));
+    HETERO_RETURN_IF_ERROR(pass(ids.first(rows), rows == ids.size(), cancel));
+    ids = ids.subspan(rows);
+    if (rows > 1) {
+      release_copied();  // a prompt's last rows may have needed other parts of weights than decoding does
+    }
   }
-  if (rows == 0) {
-    return {};
-  }
-  HETERO_TRY(const LinkedPlan* const head, plan(true, 1));
-  return executor_->run(*head, 0, rows - 1);
+  return {};
 }
 
 std::span<const float> Session::logits() const {
@@ -92,8 +360,7 @@ Status Session::feed_with_logits(std::span<const TokenId> ids,
     HETERO_RETURN_IF_ERROR(body(part, nullptr));
     for (int64_t first = 0; first < static_cast<int64_t>(part.size()); first += kMaxHeadRows) {
       const int64_t rows = std::min(static_cast<int64_t>(part.size()) - first, kMaxHeadRows);
-      HETERO_TRY(const LinkedPlan* const head, plan(true, rows));
-      HETERO_RETURN_IF_ERROR(executor_->run(*head, 0, first));
+      HETERO_RETURN_IF_ERROR(head(rows, first));
       for (int64_t i = 0; i < rows; ++i) {
         row(begin + static_cast<size_t>(first + i),
             {executor_->logits() + static_cast<size_t>(i) * vocabulary, vocabulary});

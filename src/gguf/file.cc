@@ -39,6 +39,22 @@ Bytes GgufFile::file_bytes() const {
   return bytes;
 }
 
+Bytes GgufFile::resident_bytes() const {
+  Bytes bytes = 0;
+  for (const MappedFile& part : parts_) {
+    bytes += part.resident();
+  }
+  return bytes;
+}
+
+void GgufFile::release(const std::byte* begin, Bytes size) const {
+  for (const MappedFile& part : parts_) {
+    if (begin >= part.data() && begin + size <= part.data() + part.size()) {
+      part.release(begin, size);
+    }
+  }
+}
+
 std::vector<std::string> GgufFile::part_paths() const {
   std::vector<std::string> paths;
   for (const MappedFile& part : parts_) {

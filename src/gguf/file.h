@@ -69,6 +69,10 @@ class GgufFile {
   const std::string& path() const { return path_; }
   uint32_t version() const { return version_; }
   Bytes file_bytes() const;  // of all parts
+  /// Of it in this process's memory now; 0 where that is unknown.
+  Bytes resident_bytes() const;
+  /// Gives back the memory of a part of a tensor that will not be read soon (MappedFile::release).
+  void release(const std::byte* begin, Bytes size) const;
   std::vector<std::string> part_paths() const;
 
   /// Keys in file order.

@@ -44,6 +44,11 @@ std::string BlobCache::path(const std::string& key) const {
   return fmt::format("{}/npu-{:016x}.blob", folder_, hash(key));
 }
 
+bool BlobCache::has(const std::string& key) const {
+  std::error_code error;
+  return !folder_.empty() && std::filesystem::exists(path(key), error);
+}
+
 std::optional<std::string> BlobCache::load(const std::string& key) const {
   if (folder_.empty()) {
     return std::nullopt;

@@ -21,6 +21,8 @@ class BlobCache {
   explicit BlobCache(std::string folder) : folder_(std::move(folder)) {}
 
   bool keeps() const { return !folder_.empty(); }
+  /// Whether there is a file for this key; load() may still find it damaged.
+  bool has(const std::string& key) const;
   std::optional<std::string> load(const std::string& key) const;
   void store(const std::string& key, const std::string& blob) const;
   /// The file that holds, or would hold, a key's blob.

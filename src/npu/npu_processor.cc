@@ -38,6 +38,7 @@ NpuProcessor::NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique
     : info_(std::move(info)), cpus_(std::move(cpus)), device_(std::move(device)) {
   traits_.static_shapes = true;
   traits_.coherent = true;
+  traits_.copies_weights = true;
   traits_.unit_roundoff = unit_roundoff;
   const ScopedAffinity confinement(cpus_);  // the worker inherits it, and the threads that it starts
   worker_ = std::thread([this] { work(); });
@@ -80,6 +81,28 @@ Result<std::unique_ptr<Buffer>> NpuProcessor::import(std::byte* host, Bytes size
   return std::unique_ptr<Buffer>(std::make_unique<HostBuffer>(host, size));
 }
 
+NpuLinear NpuProcessor::describe(const Graph& graph, const OpSlice& slice, int64_t tokens) const {
+  const int64_t k = graph.value(graph.op(slice.op).inputs[0]).cols;
+  NpuLinear linear{device_->any_tokens() ? 0 : tokens, k, {}};
+  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
+    NpuSegment segment{s.rows, s.weight->dtype,
+                       s.weight->data + s.row_begin * row_bytes(s.weight->dtype, linear.k)};
+    if (s.bias != nullptr) {
+      segment.bias = s.bias->data + s.row_begin * row_bytes(s.bias->dtype, 1);
+      segment.bias_dtype = s.bias->dtype;
+    }
+    linear.segments.push_back(segment);
+  }
+  return linear;
+}
+
+bool NpuProcessor::is_cached(const Graph& graph, const OpSlice& slice, int64_t tokens) {
+  const NpuLinear linear = describe(graph, slice, tokens);
+  const std::lock_guard compiling(compile_mutex_);
+  const auto found = graphs_.find(linear);
+  return (found != graphs_.end() && !found->second.expired()) || device_->is_cached(linear);
+}
+
 Result<std::unique_ptr<Executable>> NpuProcessor::compile(const Graph& graph, const OpSlice& slice,
                                                           int64_t tokens) {
   HETERO_RETURN_IF_ERROR(supports(graph, slice));
@@ -95,16 +118,8 @@ Result<std::unique_ptr<Executable>> NpuProcessor::compile(const Graph& graph, co
   linked->k = graph.value(op.inputs[0]).cols;
   linked->n = slice.end - slice.begin;
 
-  NpuLinear linear{device_->any_tokens() ? 0 : tokens, linked->k, {}};
-  for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
-    NpuSegment segment{s.rows, s.weight->dtype,
-                       s.weight->data + s.row_begin * row_bytes(s.weight->dtype, linear.k)};
-    if (s.bias != nullptr) {
-      segment.bias = s.bias->data + s.row_begin * row_bytes(s.bias->dtype, 1);
-      segment.bias_dtype = s.bias->dtype;
-    }
-    linear.segments.push_back(segment);
-  }
+  const NpuLinear linear = describe(graph, slice, tokens);
+  const std::lock_guard compiling(compile_mutex_);
   std::erase_if(graphs_, [](const auto& entry) { return entry.second.expired(); });
   std::weak_ptr<NpuGraph>& shared = graphs_[linear];
   linked->graph = shared.lock();

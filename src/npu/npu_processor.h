@@ -32,6 +32,7 @@ class NpuProcessor : public Processor {
   Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
   Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
                                               int64_t tokens) override;
+  bool is_cached(const Graph& graph, const OpSlice& slice, int64_t tokens) override;
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
   Timeline& timeline() override { return timeline_; }
   Bytes device_bytes() const override { return device_->bytes(); }
@@ -44,6 +45,7 @@ class NpuProcessor : public Processor {
     Status refused;  // why it cannot run at all
   };
 
+  NpuLinear describe(const Graph& graph, const OpSlice& slice, int64_t tokens) const;
   Fence enqueue(Job job);
   void work();
 
@@ -51,7 +53,8 @@ class NpuProcessor : public Processor {
   Traits traits_;
   std::vector<int> cpus_;
   std::unique_ptr<NpuDevice> device_;
-  // A graph lives as long as some executable uses it, and so do the weights that name it here.
+  std::mutex compile_mutex_;
+  // Under compile_mutex_. A graph lives as long as some executable uses it, and so do the weights that name it here.
   std::map<NpuLinear, std::weak_ptr<NpuGraph>> graphs_;
 
   HostTimeline timeline_;

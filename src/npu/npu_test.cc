@@ -63,6 +63,7 @@ class ScriptedDevice : public NpuDevice {
   explicit ScriptedDevice(Script& script) : script_(script) {}
   bool supports(DType dtype) const override { return dtype == DType::kF32; }
   bool any_tokens() const override { return script_.any_tokens; }
+  bool is_cached(const NpuLinear&) override { return false; }
   Result<std::unique_ptr<NpuGraph>> compile(const NpuLinear&) override {
     if (script_.fail_compile) {
       return device_lost("compiler broke");

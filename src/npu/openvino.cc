@@ -274,6 +274,8 @@ class Device : public NpuDevice {
   bool any_tokens() const override { return any_tokens_; }
   Bytes bytes() const override { return bytes_->load(); }
 
+  bool is_cached(const NpuLinear& linear) override { return cache_.has(cache_key(linear)); }
+
   Result<std::unique_ptr<NpuGraph>> compile(const NpuLinear& linear) override {
     return guarded(fmt::format("OpenVINO on {} cannot compile a graph", info_.device),
                    [&]() -> Result<std::unique_ptr<NpuGraph>> {

@@ -75,6 +75,8 @@ class NpuDevice {
   /// Graphs take any number of tokens (NpuLinear::tokens is 0), so that one holds the weights for
   /// all lengths.
   virtual bool any_tokens() const = 0;
+  /// Whether compile() finds the graph in the cache on disk. Like it, called by one thread at a time.
+  virtual bool is_cached(const NpuLinear& linear) = 0;
   /// Copies what it needs of weights and biases.
   virtual Result<std::unique_ptr<NpuGraph>> compile(const NpuLinear& linear) = 0;
   /// Memory held for graphs, as far as the provider knows it.
@@ -107,7 +109,7 @@ class NpuProvider {
 };
 
 /// Changes with this header: a provider built from another version of it is not used.
-inline constexpr int kNpuProviderVersion = 2;
+inline constexpr int kNpuProviderVersion = 3;
 
 /// What a provider's library exports as "hetero_npu_provider": the provider, which lives as long
 /// as the library, or nullptr if it was built for another version or cannot start.

@@ -8,6 +8,7 @@
 
 #include "base/threads.h"
 #include "opencl/opencl.h"
+#include "opencl/opencl_kernels.h"
 
 namespace hetero {
 namespace {
@@ -109,6 +110,7 @@ Status OpenClProcessor::start() {
     kernels_ =
         std::make_unique<OpenClContext>(OpenClContext{api_, device_, kernel_shape, *memory_, *programs_});
     traits_.coherent = with != MemoryMode::kCopy;
+    traits_.copies_weights = with == MemoryMode::kCopy;
     return probe();
   };
   Status status = use(mode);
@@ -116,6 +118,14 @@ Status OpenClProcessor::start() {
     status = use(MemoryMode::kCopy);  // the device claims more than it does
   }
   HETERO_RETURN_IF_ERROR(status);
+  HETERO_TRY(const std::string done, choice("HETERO_OPENCL_DONE", {"flag", "event"}));
+  if (memory_->mode() == MemoryMode::kSvm && (done.empty() ? !device_.is_cpu : done == "flag")) {
+    if (auto program = programs_->get("flag", opencl_kernels::flag, "-cl-std=CL2.0"); program.ok()) {
+      if (auto kernel = (*program)->kernel("flag"); kernel.ok()) {
+        timeline_.raise_flags(queue_.get(), *kernel);
+      }
+    }
+  }
   HETERO_TRY(scratch_, PageMemory::allocate(kScratchBytes));
   HETERO_TRY(scratch_buffer_, memory_->import(scratch_.data(), kScratchBytes));
   return {};
@@ -162,6 +172,7 @@ Status OpenClProcessor::supports(const Graph& graph, const OpSlice& slice) const
 }
 
 Result<std::unique_ptr<Buffer>> OpenClProcessor::import(std::byte* host, Bytes size) {
+  const std::lock_guard lock(mutex_);
   HETERO_TRY(std::unique_ptr<Buffer> buffer, memory_->import(host, size));
   return buffer;
 }
@@ -169,6 +180,7 @@ Result<std::unique_ptr<Buffer>> OpenClProcessor::import(std::byte* host, Bytes s
 Result<std::unique_ptr<Executable>> OpenClProcessor::compile(const Graph& graph, const OpSlice& slice,
                                                              int64_t tokens) {
   HETERO_RETURN_IF_ERROR(supports(graph, slice));
+  const std::lock_guard lock(mutex_);
   const DriverThreads started(device_.platform);
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
   const size_t kernels_before = programs_->kernels();
@@ -197,6 +209,7 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
         invalid_argument(fmt::format("{}: {}: {} tokens submitted, compiled for 1 to {}", device_.info.name,
                                      ours.name(), launch.tokens, ours.max_tokens())));
   }
+  const std::lock_guard lock(mutex_);
   KernelQueue queue{api_, queue_.get(), timeline_.wanted_events(), {}, {}};
   const Status status = ours.enqueue(queue, launch);
   if (!status.ok()) {

@@ -6,9 +6,11 @@
 //   HETERO_OPENCL_KERNELS=cpu|gpu       which shape of kernels to use
 //   HETERO_OPENCL_INTERVALS=each|batch  intervals of submissions, or of all up to a flush (see
 //                                       OpenClTimeline::mark_batches)
+//   HETERO_OPENCL_DONE=flag|event       how the host sees that a submission is done, where it can be both
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "opencl/device.h"
 #include "opencl/kernel_memory.h"
@@ -64,6 +66,7 @@ class OpenClProcessor : public Processor {
   ClSubDevice sub_device_;
   ClContext context_;
   ClQueue queue_;
+  std::mutex mutex_;  // over what compiling and submitting share: kernels and their arguments, memory_
   std::unique_ptr<KernelMemory> memory_;
   std::unique_ptr<ProgramCache> programs_;
   std::unique_ptr<OpenClContext> kernels_;

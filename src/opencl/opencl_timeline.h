@@ -29,6 +29,13 @@ class OpenClTimeline : public Timeline {
   void mark_batches(cl_command_queue queue) { mark_queue_ = queue; }
   /// Marks the end of what was submitted so far, if that is not marked yet.
   void mark();
+  /// From here on mark() also has the device store the number of the last ticket in a word of memory
+  /// that the host sees at once (fine-grained SVM), so that done() needs no call into the driver.
+  /// `kernel`: "flag" of kernels/flag.cl.
+  void raise_flags(cl_command_queue queue, cl_kernel kernel) {
+    flag_queue_ = queue;
+    flag_kernel_ = kernel;
+  }
   /// Which kernels of the next submission need events.
   Events wanted_events() const;
 
@@ -57,6 +64,7 @@ class OpenClTimeline : public Timeline {
   };
 
   void mark_locked();
+  void flag_locked();
   Entry& entry(uint64_t ticket) { return ring_[ticket % kKeptIntervals]; }
   /// A reference to the last event of `ticket`, or of the oldest one kept if that is later.
   ClEvent retained(uint64_t ticket);
@@ -77,6 +85,11 @@ class OpenClTimeline : public Timeline {
   cl_command_queue mark_queue_ = nullptr;  // nullptr: every submission has its events
   uint64_t marked_ = 0;                    // with mark_queue_: the last ticket that has an event
   ClEvent batch_first_;                    // of the first kernel after it
+  cl_command_queue flag_queue_ = nullptr;
+  cl_kernel flag_kernel_ = nullptr;
+  std::atomic<uint64_t> flagged_ = 0;           // the last ticket whose end raises the flag
+  std::atomic<uint32_t> asked_ = 0;             // calls of done() that found the flag down
+  alignas(64) std::atomic<uint32_t> flag_ = 0;  // the low bits of a ticket; written by the device
   std::array<Entry, kKeptIntervals> ring_;
 };
 

@@ -85,7 +85,7 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
 }  // namespace
 
 FakeProcessor::FakeProcessor(std::string id, std::string kind, FakeScript script)
-    : script_(std::move(script)) {
+    : script_(std::move(script)), delay_(script_.delay) {
   info_.id = std::move(id);
   info_.kind = std::move(kind);
   info_.name = "scripted " + info_.kind;
@@ -162,12 +162,17 @@ Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, c
   if (script_.fail_compile) {
     return resource_exhausted(info_.id + ": scripted failure to compile");
   }
+  std::this_thread::sleep_for(script_.compile_delay);
   ++compiled_;
   auto executable = std::make_unique<FakeExecutable>();
   executable->graph = &graph;
   executable->slice = slice;
   executable->tokens = tokens;
   return std::unique_ptr<Executable>(std::move(executable));
+}
+
+bool FakeProcessor::is_cached(const Graph&, const OpSlice&, int64_t) {
+  return script_.compile_delay == Nanos{};
 }
 
 Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& launch) {
@@ -180,7 +185,7 @@ Result<Fence> FakeProcessor::submit(const Executable& executable, const Launch& 
   return enqueue([this, &fake, number, tokens = launch.tokens, position = launch.position,
                   inputs = std::vector(launch.inputs.begin(), launch.inputs.end()),
                   outputs = std::vector(launch.outputs.begin(), launch.outputs.end())]() -> Status {
-    std::this_thread::sleep_for(script_.delay);
+    std::this_thread::sleep_for(delay_.load());
     if (number == script_.fail_at) {
       return device_lost(fmt::format("{}: scripted failure of submission {}", info_.id, number));
     }

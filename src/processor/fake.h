@@ -21,6 +21,7 @@ struct FakeScript {
   Nanos delay{};                     // before each submission's work
   uint64_t fail_at = 0;              // this submission fails with kDeviceLost; 0: none
   bool fail_compile = false;
+  Nanos compile_delay{};             // of each compilation; with one, nothing counts as cached
   float error = 0.0f;  // relative error of every result
 };
 
@@ -35,12 +36,16 @@ class FakeProcessor : public Processor {
   Result<std::unique_ptr<Buffer>> import(std::byte* host, Bytes size) override;
   Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
                                               int64_t tokens) override;
+  bool is_cached(const Graph& graph, const OpSlice& slice, int64_t tokens) override;
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
   Status finish() override;
   Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
   Timeline& timeline() override { return timeline_; }
+
+  /// FakeScript::delay, from now on.
+  void set_delay(Nanos delay) { delay_ = delay; }
 
   // What happened, for tests.
   int compiled() const { return compiled_; }
@@ -57,8 +62,9 @@ class FakeProcessor : public Processor {
 
   ProcessorInfo info_;
   FakeScript script_;
+  std::atomic<Nanos> delay_;
   HostTimeline timeline_;
-  int compiled_ = 0;
+  std::atomic<int> compiled_ = 0;
   int submitted_ = 0;
   int transfers_ = 0;
   int finishes_ = 0;

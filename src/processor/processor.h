@@ -6,9 +6,12 @@
 // control plane).
 //
 // Threads: all calls on one processor come from one thread at a time, the control thread, except
-// Timeline::wait and done, which any thread may call. A graph outlives the executables that were
-// compiled from it, buffers and executables outlive the work submitted with them, and the
-// processor outlives all three.
+// these. Any thread may call Timeline::wait and done. One other thread, which compiles ahead, may call
+// info(), traits(), supports(), is_cached(), compile() and device_bytes() while the control thread
+// does anything, compile() included; an executable may be destroyed on either of the two.
+//
+// A graph outlives the executables that were compiled from it, buffers and executables outlive the
+// work submitted with them, and the processor outlives all three.
 #pragma once
 
 #include <cstddef>
@@ -44,6 +47,9 @@ struct Traits {
   /// Sees imported host memory without transfers. Otherwise its buffers are copies of its own,
   /// and the runtime moves regions with upload() and download().
   bool coherent = true;
+  /// Holds the weights that it uses in its own form: once a slice is compiled, the file's pages of it
+  /// are not read any more.
+  bool copies_weights = false;
   /// Unit roundoff of the arithmetic inside products: 2^-24 in f32, 2^-11 in fp16. Tolerances
   /// follow from it.
   double unit_roundoff = 0x1p-24;
@@ -138,6 +144,11 @@ class Processor {
   /// Weights are shared between executables, and read in place where the device can.
   virtual Result<std::unique_ptr<Executable>> compile(const Graph& graph, const OpSlice& slice,
                                                       int64_t tokens) = 0;
+
+  /// Whether compile() will be quick: there is little to do, or the cache on disk has it.
+  virtual bool is_cached(const Graph& /*graph*/, const OpSlice& /*slice*/, int64_t /*tokens*/) {
+    return true;
+  }
 
   /// Appends to the queue. Reads inputs that this queue wrote before, and whatever the host sees
   /// at this moment. Never compiles or waits for the work; an error is also the timeline's.

@@ -23,6 +23,7 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       processors_(std::move(processors)),
       capacity_(capacity),
       slots_(assign_slots(graph, capacity)),
+      executables_(std::make_shared<Executables>(graph)),
       homes_(graph.values.size(), Home{true, std::vector<bool>(processors_.size())}),
       last_(processors_.size()),
       clock_(processors_.front()->clock()),
@@ -31,7 +32,8 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       tail_(processors_.size()),
       unflushed_(processors_.size()),
       busy_(processors_.size()),
-      use_(processors_.size()) {}
+      use_(processors_.size()),
+      pace_(processors_.size()) {}
 
 Executor::~Executor() {
   // Nothing may still run on memory that is about to go.
@@ -91,13 +93,168 @@ Result<Buffer*> Executor::buffer(int slot, int processor) {
   return buffer.get();
 }
 
-Result<const Executable*> Executor::executable(int processor, const OpSlice& slice, int64_t tokens) {
-  std::unique_ptr<Executable>& executable =
-      executables_[{processor, slice.op, slice.begin, slice.end, tokens}];
-  if (executable == nullptr) {
-    HETERO_TRY(executable, processors_[static_cast<size_t>(processor)]->compile(graph_, slice, tokens));
+Compilation Executor::compilation(int processor, const Step& step, bool head) const {
+  Processor& p = *processors_[static_cast<size_t>(processor)];
+  // A processor with dynamic shapes needs one executable for all lengths.
+  const int64_t tokens = p.traits().static_shapes ? step.padded : head ? capacity_.outputs : capacity_.tokens;
+  return {&p, step.op, step.out_begin, step.out_end, tokens};
+}
+
+std::vector<Compilation> Executor::missing(const Plan& plan) const {
+  std::vector<Compilation> result;
+  for (const Step& step : plan.steps) {
+    const int processor = find_processor(plan.processors[static_cast<size_t>(step.processor)]);
+    if (processor < 0 || !processors_[static_cast<size_t>(processor)]->traits().static_shapes) {
+      continue;
+    }
+    const Compilation c = compilation(processor, step, plan.head);
+    if (!executables_->has(c) && std::find(result.begin(), result.end(), c) == result.end()) {
+      result.push_back(c);
+    }
   }
-  return executable.get();
+  return result;
+}
+
+void Executor::keep_only(const std::vector<const LinkedPlan*>& plans) {
+  std::erase_if(plans_, [&](const std::unique_ptr<LinkedPlan>& p) {
+    return std::find(plans.begin(), plans.end(), p.get()) == plans.end();
+  });
+  executables_->drop_unused();
+}
+
+std::vector<Executor::WeightPart> Executor::copied_weights() const {
+  using Parts = std::vector<std::pair<const std::byte*, const std::byte*>>;
+  const auto joined = [](Parts parts) {
+    std::sort(parts.begin(), parts.end());
+    Parts result;
+    for (const auto& [begin, end] : parts) {
+      if (!result.empty() && begin <= result.back().second) {
+        result.back().second = std::max(result.back().second, end);
+      } else {
+        result.emplace_back(begin, end);
+      }
+    }
+    return result;
+  };
+  Parts read;
+  Parts copied;
+  for (const auto& plan : plans_) {
+    if (plan->tokens != 1) {
+      continue;
+    }
+    for (const LinkedStep& step : plan->steps) {
+      const Op& op = graph_.op(step.op);
+      Parts& to = processors_[static_cast<size_t>(step.processor)]->traits().copies_weights ? copied : read;
+      if (op.is<Linear>()) {
+        for (const LinearSegment& s :
+             linear_segments(graph_, step.op, step.first_column, step.first_column + step.columns)) {
+          const Bytes row = row_bytes(s.weight->dtype, s.weight->cols);
+          const std::byte* begin = s.weight->data + s.row_begin * row;
+          to.emplace_back(begin, begin + s.rows * row);
+        }
+      } else if (!op.is<Embed>()) {  // which reads a few rows
+        for (const WeightId id : op.weights) {
+          const Weight& w = graph_.weight(id);
+          read.emplace_back(w.data, w.data + w.rows * row_bytes(w.dtype, w.cols));
+        }
+      }
+    }
+  }
+  read = joined(std::move(read));
+  std::vector<WeightPart> result;
+  for (auto [begin, end] : joined(std::move(copied))) {
+    for (const auto& [from, to] : read) {
+      if (to <= begin || from >= end) {
+        continue;
+      }
+      if (from > begin) {
+        result.push_back({begin, from - begin});
+      }
+      begin = std::min(to, end);
+    }
+    if (begin < end) {
+      result.push_back({begin, end - begin});
+    }
+  }
+  return result;
+}
+
+std::vector<Executor::StepReport> Executor::report() const {
+  std::vector<StepReport> result;
+  for (const StepTimes::Line& line : times_.lines()) {
+    const auto& [processor, op, columns, tokens] = line.key;
+    result.push_back({processors_[static_cast<size_t>(processor)]->info().id, op, columns, tokens,
+                      line.predicted, line.ran, line.seen});
+  }
+  return result;
+}
+
+void Executor::add(Processor& processor) {
+  if (std::find(processors_.begin(), processors_.end(), &processor) != processors_.end()) {
+    return;
+  }
+  processors_.push_back(&processor);
+  const size_t count = processors_.size();
+  for (auto& by_processor : buffers_) {
+    by_processor.resize(count);
+  }
+  for (Home& home : homes_) {
+    home.copies.resize(count);
+  }
+  for (const auto& plan : plans_) {
+    plan->queues.resize(count);
+  }
+  last_.resize(count);
+  next_.resize(count);
+  tail_.resize(count);
+  unflushed_.resize(count);
+  busy_.resize(count);
+  use_.resize(count);
+  pace_.resize(count);
+}
+
+bool Executor::abandon(int processor) {
+  const auto p = static_cast<size_t>(processor);
+  (void)processors_[p]->finish();  // what it still does must not meet what others do next
+  last_[p] = {};
+  unflushed_[p] = false;
+  bool whole = true;
+  for (size_t id = 0; id < homes_.size(); ++id) {
+    Home& home = homes_[id];
+    home.copies[p] = false;
+    if (!home.host && std::find(home.copies.begin(), home.copies.end(), true) == home.copies.end()) {
+      home.host = true;  // whatever the host has there
+      whole = whole && graph_.values[id].rows != Rows::kContext;
+    }
+  }
+  return whole;
+}
+
+Status Executor::blame(int processor, Status status) {
+  if (!status.ok() && failed_ < 0) {
+    failed_ = processor;
+  }
+  return status;
+}
+
+std::optional<double> Executor::measured_share(const LinkedPlan& plan, int a) const {
+  std::vector<double> macs(processors_.size());
+  std::vector<double> seconds(processors_.size());
+  for (const LinkedStep& step : plan.steps) {
+    if (step.shared) {
+      macs[static_cast<size_t>(step.processor)] += static_cast<double>(step.macs);
+      seconds[static_cast<size_t>(step.processor)] +=
+          std::chrono::duration<double>(times_.ran(step.time)).count();
+    }
+  }
+  double all = 0.0;
+  double ours = 0.0;
+  for (size_t p = 0; p < macs.size(); ++p) {
+    const double rate = seconds[p] > 0.0 ? macs[p] / seconds[p] : 0.0;
+    all += rate;
+    ours = static_cast<int>(p) == a ? rate : ours;
+  }
+  return ours > 0.0 && all > ours ? std::optional(ours / all) : std::nullopt;
 }
 
 Region Executor::region(ValueId id, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
@@ -117,6 +274,7 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   linked->head = plan.head;
   linked->tokens = plan.tokens;
   linked->queues.resize(processors_.size());
+  failed_ = -1;
   int done = 0;
   for (const Step& step : plan.steps) {
     const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
@@ -124,27 +282,28 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     if (processor < 0) {
       return not_found(fmt::format("the plan uses processor {}, which is not open", id));
     }
-    const Processor& p = *processors_[static_cast<size_t>(processor)];
     LinkedStep out;
     out.op = step.op;
     out.processor = processor;
+    out.predicted = step.predicted;
     out.tokens = step.padded;
+    out.first_column = step.out_begin;
     out.columns = step.out_end - step.out_begin;
     out.macs = op_macs(graph_, step.op, step.out_begin, step.out_end, step.token_end - step.token_begin, 0);
     out.time = times_.find(
         {processor, name_in_layer(graph_.op(step.op)), step.out_end - step.out_begin, step.padded},
         out.predicted);
-    // A processor with dynamic shapes needs one executable for all lengths.
-    const int64_t compiled_for = p.traits().static_shapes ? step.padded : rows;
+    out.shared = std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
+      return other.op == step.op && other.processor != step.processor;
+    });
     if (progress) {
       progress(done, static_cast<int>(plan.steps.size()));
     }
-    const OpSlice slice{step.op, step.out_begin, step.out_end};
-    const auto found = executable(processor, slice, compiled_for);
+    auto found = executables_->get(compilation(processor, step, plan.head));
     if (!found.ok()) {
-      return found.status().with_prefix(fmt::format("{}: {}", id, graph_.op(step.op).name));
+      return blame(processor, found.status().with_prefix(fmt::format("{}: {}", id, graph_.op(step.op).name)));
     }
-    out.executable = *found;
+    out.executable = std::move(found).value();
     linked->queues[static_cast<size_t>(processor)].push_back(done);
     linked->steps.push_back(std::move(out));
     ++done;

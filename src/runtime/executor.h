@@ -5,15 +5,15 @@
 
 #include <atomic>
 #include <functional>
-#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "plan/plan.h"
 #include "processor/processor.h"
+#include "runtime/executables.h"
 #include "runtime/slots.h"
 #include "runtime/sync.h"
 #include "runtime/trace.h"
@@ -26,6 +26,13 @@ struct ProcessorUse {
   Nanos wait{};       // the rest of the passes' time: waiting for others, or for the control thread
   int64_t steps = 0;  // submissions
   int64_t macs = 0;   // multiply-accumulates of linear operators and attention, padding not counted
+};
+
+/// What a processor took, in passes of plans whose steps' durations were predicted (by the plan, or by
+/// what was seen in the beginning), and what it should have taken.
+struct Pace {
+  Nanos busy{};
+  Nanos predicted{};
 };
 
 /// A plan with everything resolved: executables, addresses, waits and transfers. Made by
@@ -43,6 +50,31 @@ class Executor {
   /// is called with (done, total) around each compilation.
   Result<const LinkedPlan*> prepare(const Plan& plan, const std::function<void(int, int)>& progress = {});
 
+  /// What prepare(plan) would compile, and may take long: for processors with static shapes.
+  std::vector<Compilation> missing(const Plan& plan) const;
+  /// Where compiled slices are kept; a CompileThread may add to it.
+  const std::shared_ptr<Executables>& executables() const { return executables_; }
+  /// Forgets all other plans, and what was compiled for them alone.
+  void keep_only(const std::vector<const LinkedPlan*>& plans);
+
+  /// Parts of weights, in the graph's memory.
+  struct WeightPart {
+    const std::byte* begin = nullptr;
+    Bytes size = 0;
+  };
+  /// What of the weights only processors with copies of their own use, in prepared plans for one row.
+  /// Each part once, in ascending order.
+  std::vector<WeightPart> copied_weights() const;
+
+  /// A processor that plans may use from now on; nothing happens if it is there already.
+  void add(Processor& processor);
+  /// Index of the processor whose failure ended the last run() or prepare(); -1: it was no failure of
+  /// a processor.
+  int failed() const { return failed_; }
+  /// Never to be used again. False if what it alone held of the KV cache is lost: then what was fed
+  /// has to be fed again.
+  bool abandon(int processor);
+
   /// Token ids of the next body pass, capacity().tokens long.
   std::span<int32_t> ids();
 
@@ -59,6 +91,25 @@ class Executor {
   /// By processor, in the order given to create().
   const std::vector<ProcessorUse>& use() const { return use_; }
   void clear_use();
+  const std::vector<Processor*>& processors() const { return processors_; }
+  /// By processor, for the last pass.
+  const std::vector<Pace>& pace() const { return pace_; }
+  /// Measured multiply-accumulates per second of processor `a`, divided by those of all, in operators
+  /// that processors share; nullopt where nothing was measured. `plan` has run.
+  std::optional<double> measured_share(const LinkedPlan& plan, int a) const;
+  /// What steps took: for each processor and kind of work, in the order in which they were met.
+  struct StepReport {
+    std::string processor;
+    std::string op;  // without its layer
+    int64_t columns = 0;
+    int64_t tokens = 0;
+    Nanos predicted{};  // by the plan; zero: not
+    Nanos measured{};   // usually
+    int64_t times = 0;
+  };
+  std::vector<StepReport> report() const;
+  /// There is a new plan: its durations are compared with what is seen from now on.
+  void forget_baselines() { times_.forget_baselines(); }
   /// How to wait; Sync::kFast unless set.
   void set_sync(Sync sync) { sync_ = sync; }
   /// Records what every submission did, until it is set back to nullptr.
@@ -81,7 +132,8 @@ class Executor {
   Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity);
   Status allocate();
   Result<Buffer*> buffer(int slot, int processor);
-  Result<const Executable*> executable(int processor, const OpSlice& slice, int64_t tokens);
+  Compilation compilation(int processor, const Step& step, bool head) const;
+  Status blame(int processor, Status status);
   Status bind(const Plan& plan, LinkedPlan& linked);
   Status bring_home(const LinkedPlan& plan, int64_t position);
   Status make_current(ValueId value, int processor, int64_t rows);
@@ -90,9 +142,10 @@ class Executor {
   Status run_by_driver(const LinkedPlan& plan, int64_t position, int64_t first_row,
                        const std::atomic<bool>* cancel);
   Status submit(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
+  Status enqueue(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
   Result<bool> is_ready(const LinkedPlan& plan, int step);
   Status wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel);
-  Status wait(const Fence& fence, Nanos expected);
+  Status wait(int processor, const Fence& fence, Nanos expected);
   void flush();
   void learn(const LinkedPlan& plan);
   Status drain();
@@ -106,7 +159,7 @@ class Executor {
   SlotAssignment slots_;
   std::vector<PageMemory> memory_;                             // by slot
   std::vector<std::vector<std::unique_ptr<Buffer>>> buffers_;  // by slot, processor
-  std::map<std::tuple<int, int, int64_t, int64_t, int64_t>, std::unique_ptr<Executable>> executables_;
+  std::shared_ptr<Executables> executables_;
   std::vector<std::unique_ptr<LinkedPlan>> plans_;
   std::vector<Home> homes_;  // by value
   std::vector<Fence> last_;  // by processor: its latest submission
@@ -121,6 +174,8 @@ class Executor {
   std::vector<Binding> moved_inputs_;
   std::vector<Nanos> busy_;  // by processor, in one pass
   std::vector<ProcessorUse> use_;
+  std::vector<Pace> pace_;
+  int failed_ = -1;
   Trace* trace_ = nullptr;
 };
 

@@ -22,14 +22,16 @@ Status Executor::make_current(ValueId id, int processor, int64_t rows) {
     const auto holder =
         static_cast<int>(std::find(home.copies.begin(), home.copies.end(), true) - home.copies.begin());
     HETERO_TRY(Buffer* const b, buffer(slot, holder));
-    HETERO_TRY(const Fence fence, processors_[static_cast<size_t>(holder)]->download(*b, all));
-    HETERO_RETURN_IF_ERROR(wait(fence, clock_.now()));
+    const auto fence = processors_[static_cast<size_t>(holder)]->download(*b, all);
+    HETERO_RETURN_IF_ERROR(blame(holder, fence.status()));
+    HETERO_RETURN_IF_ERROR(wait(holder, *fence, clock_.now()));
     home.host = true;
   }
   if (!coherent) {
     HETERO_TRY(Buffer* const b, buffer(slot, processor));
-    HETERO_TRY(last_[static_cast<size_t>(processor)],
-               processors_[static_cast<size_t>(processor)]->upload(*b, all));
+    const auto fence = processors_[static_cast<size_t>(processor)]->upload(*b, all);
+    HETERO_RETURN_IF_ERROR(blame(processor, fence.status()));
+    last_[static_cast<size_t>(processor)] = *fence;
     home.copies[static_cast<size_t>(processor)] = true;
   }
   return {};
@@ -55,7 +57,7 @@ void Executor::flush() {
   }
 }
 
-Status Executor::wait(const Fence& fence, Nanos expected) {
+Status Executor::wait(int processor, const Fence& fence, Nanos expected) {
   if (sync_ == Sync::kFast && !fence.done()) {
     flush();
     waiter_.sleep_towards(expected);
@@ -63,18 +65,17 @@ Status Executor::wait(const Fence& fence, Nanos expected) {
       waiter_.poll(expected);
     }
   }
-  return fence.wait();
+  return blame(processor, fence.wait());
 }
 
 Status Executor::drain() {
   Status first;
   flush();
   for (size_t p = 0; p < processors_.size(); ++p) {
-    Status status =
-        sync_ == Sync::kDriver && last_[p].timeline != nullptr ? processors_[p]->finish() : Status();
-    if (const Status waited = wait(last_[p], tail_[p]); status.ok()) {
-      status = waited;
+    if (sync_ == Sync::kDriver && last_[p].timeline != nullptr) {
+      (void)processors_[p]->finish();  // an error is also the timeline's
     }
+    const Status status = wait(static_cast<int>(p), last_[p], tail_[p]);
     if (first.ok()) {
       first = status;
     }
@@ -84,6 +85,10 @@ Status Executor::drain() {
 }
 
 Status Executor::submit(const LinkedPlan& plan, int index, int64_t position, int64_t first_row) {
+  return blame(plan.steps[static_cast<size_t>(index)].processor, enqueue(plan, index, position, first_row));
+}
+
+Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, int64_t first_row) {
   const LinkedStep& step = plan.steps[static_cast<size_t>(index)];
   Flight& flight = flights_[static_cast<size_t>(index)];
   const auto p = static_cast<size_t>(step.processor);
@@ -137,7 +142,7 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
     if (!flight.visible.done()) {
       return false;
     }
-    HETERO_RETURN_IF_ERROR(flight.visible.wait());
+    HETERO_RETURN_IF_ERROR(blame(static_cast<int>(p), flight.visible.wait()));
     flight.done = true;
     // What is still in that queue comes earlier or later by as much as this one did.
     const Nanos off = clock_.now() - flight.expected;
@@ -230,8 +235,8 @@ Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t
     for (; begin < end; ++begin) {
       const LinkedStep& step = plan.steps[begin];
       Processor& processor = *processors_[static_cast<size_t>(step.processor)];
-      HETERO_RETURN_IF_ERROR(processor.finish());
-      HETERO_RETURN_IF_ERROR(flights_[begin].visible.wait());
+      HETERO_RETURN_IF_ERROR(blame(step.processor, processor.finish()));
+      HETERO_RETURN_IF_ERROR(blame(step.processor, flights_[begin].visible.wait()));
       for (size_t k = 0; k < step.outputs.size(); ++k) {
         const Binding& output = step.outputs[k];
         const Value& value = graph_.value(graph_.op(step.op).outputs[k]);
@@ -253,6 +258,7 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
                                           plan.tokens, position, capacity_.context));
   }
   const Nanos begin = clock_.now();
+  failed_ = -1;
   std::fill(next_.begin(), next_.end(), 0);
   std::fill(tail_.begin(), tail_.end(), Nanos{});
   HETERO_RETURN_IF_ERROR(bring_home(plan, position));
@@ -272,38 +278,55 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
     }
   }
   const Nanos end = clock_.now();
+  count(plan, position, begin, end);  // the trace's predictions must not know the outcome
   learn(plan);
-  count(plan, position, begin, end);
   return {};
 }
 
 void Executor::learn(const LinkedPlan& plan) {
-  for (const std::vector<int>& queue : plan.queues) {
-    Nanos free{};      // when the queue had done what came before
-    size_t first = 0;  // of the steps since the last one that has an interval
-    Nanos expected{};  // of these
+  std::fill(pace_.begin(), pace_.end(), Pace{});
+  for (size_t p = 0; p < plan.queues.size(); ++p) {
+    const std::vector<int>& queue = plan.queues[p];
+    const auto step = [&](size_t k) -> const LinkedStep& {
+      return plan.steps[static_cast<size_t>(queue[k])];
+    };
+    Nanos free{};       // when the queue had done what came before
+    size_t first = 0;   // of the steps since the last one that has an interval
+    Nanos expected{};   // of these
+    Nanos predicted{};  // likewise
+    bool known = true;  // whether all of these are predicted
     for (size_t k = 0; k < queue.size(); ++k) {
       const Flight& flight = flights_[static_cast<size_t>(queue[k])];
-      expected += times_.expected(plan.steps[static_cast<size_t>(queue[k])].time);
+      expected += times_.expected(step(k).time);
+      const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);
+      predicted += should;
+      known = known && should > Nanos{};
       const Interval interval = flight.ran.timeline->interval(flight.ran.ticket);
       if (interval.end == Nanos{}) {
         continue;
       }
-      const Nanos took = std::max(
-          Nanos{}, interval.end - std::max(free, flights_[static_cast<size_t>(queue[first])].submitted));
+      const Nanos begin = std::max(free, flights_[static_cast<size_t>(queue[first])].submitted);
+      const Nanos took = std::max(Nanos{}, interval.end - begin);
+      const Nanos ran = interval.end - interval.begin;
+      if (known) {
+        pace_[p].busy += ran;
+        pace_[p].predicted += predicted;
+      }
       for (size_t j = first; j <= k; ++j) {
-        const int time = plan.steps[static_cast<size_t>(queue[j])].time;
-        const auto count = static_cast<int64_t>(k - first + 1);
         // Where the driver tells only about several together, each keeps its part of what they took.
-        times_.saw(time, expected == Nanos{}
-                             ? took / count
-                             : Nanos(static_cast<int64_t>(static_cast<double>(took.count()) *
-                                                          static_cast<double>(times_.expected(time).count()) /
-                                                          static_cast<double>(expected.count()))));
+        const double part = expected == Nanos{} ? 1.0 / static_cast<double>(k - first + 1)
+                                                : static_cast<double>(times_.expected(step(j).time).count()) /
+                                                      static_cast<double>(expected.count());
+        const auto of = [&](Nanos time) {
+          return Nanos(static_cast<int64_t>(part * static_cast<double>(time.count())));
+        };
+        times_.saw(step(j).time, of(took), of(ran));
       }
       free = interval.end;
       first = k + 1;
       expected = {};
+      predicted = {};
+      known = true;
     }
   }
 }
@@ -320,7 +343,8 @@ void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nano
                         ? op_macs(graph_, step.op, 0, graph_.output_cols(step.op), plan.tokens, position)
                         : step.macs;
     if (trace_ != nullptr && interval.end > interval.begin) {
-      trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens);
+      trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens,
+                  step.predicted > Nanos{} ? step.predicted : times_.ran(step.time));
     }
   }
   for (size_t p = 0; p < busy_.size(); ++p) {

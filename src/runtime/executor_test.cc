@@ -115,7 +115,8 @@ TEST(Executor, TheDriversWayGivesTheSameAndFinishesEveryStep) {
       EXPECT_EQ(machine.npu->finishes() > 0, uses_npu(strategy));
       EXPECT_GE(machine.gpu->finishes() + machine.npu->finishes() + machine.cpu.finishes(),
                 machine.gpu->submitted() + machine.npu->submitted() + machine.cpu.submitted());
-      EXPECT_LE(machine.gpu->most_in_flight(), gpu.traits.coherent ? 1u : 4u);
+      // The parts of one operator may be two on one processor (and their transfers).
+      EXPECT_LE(machine.gpu->most_in_flight(), gpu.traits.coherent ? 2u : 8u);
     }
   }
 }

@@ -1,6 +1,7 @@
 // The executor's own form of a plan; see executor.h.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "plan/plan.h"
@@ -18,8 +19,9 @@ struct Transfer {
 struct LinkedStep {
   int op = 0;
   int processor = 0;
-  const Executable* executable = nullptr;
-  int64_t tokens = 0;   // padding included
+  std::shared_ptr<const Executable> executable;
+  int64_t tokens = 0;  // padding included
+  int64_t first_column = 0;
   int64_t columns = 0;  // of each output
   int64_t macs = 0;     // at position 0
   int time = 0;         // in StepTimes
@@ -30,6 +32,8 @@ struct LinkedStep {
   bool moves_with_first_row = false;
   /// Another processor's step waits for this one.
   bool awaited = false;
+  /// Another processor has a part of the same operator.
+  bool shared = false;
   std::vector<int> waits;           // earlier steps of other processors, at most one for each
   std::vector<Transfer> uploads;    // before the step: what others wrote
   std::vector<Transfer> downloads;  // behind the step: what others or the host read of its results

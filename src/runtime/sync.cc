@@ -7,8 +7,10 @@ namespace {
 
 // What is seen moves a mean by this part.
 constexpr int kWeight = 8;
-// A single outlier (a page fault, another process) counts as at most this many times the mean.
+// Outliers count as at most this many times the mean.
 constexpr int kClip = 2;
+// So often must a step have been seen to be known well.
+constexpr int64_t kBaseline = 32;
 // Sleeps shorter than this cost about as much as they save.
 constexpr Nanos kShortestSleep = std::chrono::microseconds(20);
 constexpr Nanos kLongestSlice = std::chrono::milliseconds(1);
@@ -37,23 +39,58 @@ std::optional<Sync> sync_from_name(const std::string& name) {
 int StepTimes::find(const Key& key, Nanos predicted) {
   const auto [it, added] = numbers_.try_emplace(key, static_cast<int>(entries_.size()));
   if (added) {
-    entries_.push_back({predicted, predicted / kWeight, 0});
+    Entry entry;
+    entry.mean = predicted;
+    entry.spread = predicted / kWeight;
+    entry.predicted = predicted;
+    entries_.push_back(entry);
   }
   return it->second;
 }
 
-void StepTimes::saw(int step, Nanos time) {
+void StepTimes::saw(int step, Nanos time, Nanos ran) {
   Entry& e = entries_[static_cast<size_t>(step)];
-  ++e.seen;
-  if (e.seen == 1) {
+  // A single outlier (a page fault, another process) moves little.
+  const auto clipped = [&](Nanos mean, Nanos sample) {
+    return e.seen > 3 ? std::min(sample, kClip * mean + std::chrono::microseconds(1)) : sample;
+  };
+  const Nanos sample = clipped(e.mean, time);
+  const Nanos sample_ran = clipped(e.ran, ran);
+  if (e.seen == 0) {
     e.mean = time;
     e.spread = time / kWeight;
-    return;
+    e.ran = ran;
+  } else {
+    follow(e.spread, sample > e.mean ? sample - e.mean : e.mean - sample);
+    if (e.seen <= 3) {  // the first are often slow (caches, clocks)
+      e.mean = std::min(e.mean, sample);
+      e.ran = std::min(e.ran, sample_ran);
+    } else {
+      follow(e.mean, sample);
+      follow(e.ran, sample_ran);
+    }
   }
-  // The first is often slow (caches, clocks): what follows may replace it quickly.
-  const Nanos sample = e.seen > 3 ? std::min(time, kClip * e.mean + std::chrono::microseconds(1)) : time;
-  follow(e.spread, sample > e.mean ? sample - e.mean : e.mean - sample);
-  e.mean = e.seen <= 3 ? std::min(e.mean, sample) : e.mean + (sample - e.mean) / kWeight;
+  ++e.seen;
+  if (++e.seen_for_baseline == kBaseline) {
+    e.baseline = e.ran;
+  }
+}
+
+void StepTimes::forget_baselines() {
+  for (Entry& e : entries_) {
+    e.baseline = {};
+    e.seen_for_baseline = 0;
+  }
+}
+
+std::vector<StepTimes::Line> StepTimes::lines() const {
+  std::vector<Line> lines(entries_.size());
+  for (const auto& [key, number] : numbers_) {
+    const Entry& e = entries_[static_cast<size_t>(number)];
+    lines[static_cast<size_t>(number)] = {key, e.predicted, e.ran, e.seen};
+  }
+  std::erase_if(lines, [](const Line& line) { return line.seen == 0; });
+  return lines;
 }
 
 void Waiter::sleep_until(Nanos time) {

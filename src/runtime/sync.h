@@ -41,13 +41,34 @@ class StepTimes {
   Nanos expected(int step) const { return entries_[static_cast<size_t>(step)].mean; }
   /// How far off expected() usually is.
   Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
-  void saw(int step, Nanos time);
+  /// `time` as in expected(); `ran`: of it, the processor's own work.
+  void saw(int step, Nanos time, Nanos ran);
+
+  /// The processor's own work, usually.
+  Nanos ran(int step) const { return entries_[static_cast<size_t>(step)].ran; }
+  /// The same, as it was when the step was first known well; zero before. What a plan without
+  /// predictions is held against.
+  Nanos baseline(int step) const { return entries_[static_cast<size_t>(step)].baseline; }
+  void forget_baselines();
+
+  struct Line {
+    Key key;
+    Nanos predicted{};
+    Nanos ran{};
+    int64_t seen = 0;
+  };
+  /// All that was seen at least once.
+  std::vector<Line> lines() const;
 
  private:
   struct Entry {
     Nanos mean{};
     Nanos spread{};
+    Nanos predicted{};
+    Nanos ran{};
+    Nanos baseline{};
     int64_t seen = 0;
+    int64_t seen_for_baseline = 0;
   };
   std::map<Key, int> numbers_;
   std::vector<Entry> entries_;

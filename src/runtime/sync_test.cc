@@ -77,10 +77,10 @@ TEST(StepTimes, StartsFromThePredictionAndFollowsWhatIsSeen) {
   EXPECT_EQ(times.find({0, "ffn_down", 576, 1}, microseconds(99)), a);
   EXPECT_NE(times.find({1, "ffn_down", 576, 1}, {}), a);
   EXPECT_EQ(times.expected(a), Nanos(microseconds(50)));
-  times.saw(a, microseconds(90));
+  times.saw(a, microseconds(90), microseconds(90));
   EXPECT_EQ(times.expected(a), Nanos(microseconds(90)));
   for (int i = 0; i < 60; ++i) {
-    times.saw(a, microseconds(120));
+    times.saw(a, microseconds(120), microseconds(120));
   }
   EXPECT_NEAR(static_cast<double>(times.expected(a).count()), 120e3, 2e3);
   EXPECT_LT(times.spread(a), Nanos(microseconds(5)));
@@ -90,10 +90,25 @@ TEST(StepTimes, OneOutlierMovesLittle) {
   StepTimes times;
   const int a = times.find({0, "attention", 576, 1}, {});
   for (int i = 0; i < 20; ++i) {
-    times.saw(a, microseconds(100));
+    times.saw(a, microseconds(100), microseconds(100));
   }
-  times.saw(a, std::chrono::milliseconds(50));
+  times.saw(a, std::chrono::milliseconds(50), std::chrono::milliseconds(50));
   EXPECT_LT(times.expected(a), Nanos(microseconds(115)));
+}
+
+TEST(StepTimes, TheBaselineStaysWhenAProcessorBecomesSlower) {
+  StepTimes times;
+  const int a = times.find({0, "ffn_down", 576, 1}, {});
+  for (int i = 0; i < 100; ++i) {
+    times.saw(a, microseconds(60), microseconds(50));
+  }
+  for (int i = 0; i < 100; ++i) {
+    times.saw(a, microseconds(90), microseconds(80));
+  }
+  EXPECT_EQ(times.baseline(a), Nanos(microseconds(50)));
+  EXPECT_NEAR(static_cast<double>(times.ran(a).count()), 80e3, 1e3);
+  times.forget_baselines();
+  EXPECT_EQ(times.baseline(a), Nanos{});
 }
 
 TEST(Sync, NamesGoBothWays) {

@@ -7,8 +7,9 @@
 
 namespace hetero {
 
-void Trace::add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens) {
-  events_.push_back({processor, name, interval, tokens});
+void Trace::add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens,
+                Nanos predicted) {
+  events_.push_back({processor, name, interval, tokens, predicted});
 }
 
 Status Trace::write(const std::string& path) const {
@@ -28,13 +29,17 @@ Status Trace::write(const std::string& path) const {
                       {"tid", thread->second},
                       {"args", {{"name", e.processor}}}});
     }
+    nlohmann::json args = {{"tokens", e.tokens}, {"measured_us", micros(e.interval.end - e.interval.begin)}};
+    if (e.predicted > Nanos{}) {
+      args["predicted_us"] = micros(e.predicted);
+    }
     list.push_back({{"name", e.name},
                     {"ph", "X"},
                     {"pid", 0},
                     {"tid", thread->second},
                     {"ts", micros(e.interval.begin - start)},
                     {"dur", micros(e.interval.end - e.interval.begin)},
-                    {"args", {{"tokens", e.tokens}}}});
+                    {"args", std::move(args)}});
   }
   std::ofstream file(path);
   file << nlohmann::json{{"traceEvents", std::move(list)}, {"displayTimeUnit", "ms"}}.dump() << '\n';

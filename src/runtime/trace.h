@@ -12,7 +12,9 @@ namespace hetero {
 
 class Trace {
  public:
-  void add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens);
+  /// `predicted`: how long it should have taken, by the plan or by what was seen before; zero: unknown.
+  void add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens,
+           Nanos predicted);
   /// Writes what was recorded so far.
   Status write(const std::string& path) const;
   size_t size() const { return events_.size(); }
@@ -23,6 +25,7 @@ class Trace {
     std::string name;
     Interval interval;
     int64_t tokens;
+    Nanos predicted;
   };
   std::vector<Event> events_;
 };

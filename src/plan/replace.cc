@@ -1,0 +1,40 @@
+#include "plan/replace.h"
+
+#include <algorithm>
+
+namespace hetero {
+
+Plan replace_operators(const Graph& graph, const Plan& plan, const std::function<bool(const Step&)>& keeps,
+                       const std::function<std::string(int op)>& to) {
+  Plan result = plan;
+  result.steps.clear();
+  for (size_t begin = 0; begin < plan.steps.size();) {
+    size_t end = begin;
+    bool whole = true;  // all steps of the operator stay
+    for (; end < plan.steps.size() && plan.steps[end].op == plan.steps[begin].op; ++end) {
+      whole = whole && keeps(plan.steps[end]);
+    }
+    if (whole) {
+      result.steps.insert(result.steps.end(), plan.steps.begin() + static_cast<int64_t>(begin),
+                          plan.steps.begin() + static_cast<int64_t>(end));
+    } else {
+      Step step;
+      step.op = plan.steps[begin].op;
+      const std::string id = to(step.op);
+      const auto found = std::find(result.processors.begin(), result.processors.end(), id);
+      step.processor = static_cast<int>(found - result.processors.begin());
+      if (found == result.processors.end()) {
+        result.processors.push_back(id);
+      }
+      step.token_end = plan.tokens;
+      step.padded = plan.tokens;
+      step.out_end = graph.output_cols(step.op);
+      result.steps.push_back(step);
+    }
+    begin = end;
+  }
+  link(graph, result);
+  return result;
+}
+
+}  // namespace hetero

@@ -1,0 +1,97 @@
+// The same greedy tokens in every strategy, whatever the length of the prompt: standard lengths and
+// those beside them, prompts of several passes, and turns on a filled cache.
+//
+// All lengths from 1 to 300 with HETERO_LENGTHS=all (some minutes); else a sample.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "engine/generate.h"
+#include "scene.h"
+
+namespace hetero {
+namespace {
+
+constexpr const char* kText =
+    "The history of the steam engine begins long before the age of railways. Early machines pumped water out "
+    "of mines, and each of them wasted most of the heat that its fire made. Inventors learned to condense the "
+    "steam apart from the cylinder, to let it expand, and to use it twice. Ships followed, then mills, then "
+    "locomotives, and with them came standards for screws, gauges and time itself. A traveller in 1850 could "
+    "cross a country in a day that had taken a week before, and newspapers printed in the capital were read "
+    "in the provinces the same evening. Engineers wrote tables of pressure and temperature, and physicists "
+    "asked why no engine, however perfect, could turn all heat into work. ";
+
+std::vector<int64_t> lengths() {
+  const char* env = std::getenv("HETERO_LENGTHS");
+  if (env == nullptr || std::strcmp(env, "all") != 0) {
+    return {1, 2, 31, 33, 129, 257, 300};
+  }
+  std::vector<int64_t> all;
+  for (int64_t n = 1; n <= 300; ++n) {
+    all.push_back(n);
+  }
+  return all;
+}
+
+std::vector<TokenId> text(Engine& engine, size_t tokens) {
+  std::vector<TokenId> ids;
+  while (ids.size() < tokens) {
+    const auto more = engine.tokenizer().encode(kText, false, false);
+    EXPECT_TRUE(more.ok());
+    ids.insert(ids.end(), more->begin(), more->end());
+  }
+  ids.resize(tokens);
+  return ids;
+}
+
+std::vector<TokenId> greedy(Session& session, const std::vector<TokenId>& prompt, int64_t tokens) {
+  GenerateOptions o;
+  o.max_tokens = tokens;
+  o.ignore_eos = true;
+  o.sampler.temperature = 0.0f;
+  const auto g = generate(session, prompt, o);
+  EXPECT_TRUE(g.ok()) << g.status().message();
+  return g.ok() ? g->ids : std::vector<TokenId>();
+}
+
+TEST(Lengths, EveryStrategyGivesTheSameTokens) {
+  const std::string model = real_model();
+  if (model.empty()) {
+    GTEST_SKIP() << "no real model";
+  }
+  std::map<int64_t, std::vector<TokenId>> expected;
+  std::vector<TokenId> turns;
+  int strategies = 0;
+  for (const Strategy strategy : kAllStrategies) {
+    SCOPED_TRACE(strategy_name(strategy));
+    Scene scene(model, strategy);
+    if (scene.absent()) {
+      continue;
+    }
+    ASSERT_TRUE(scene.status.ok()) << scene.status.message();
+    ++strategies;
+    for (const int64_t length : lengths()) {
+      scene.session->truncate(0);
+      const auto ids = greedy(*scene.session, text(*scene.engine, static_cast<size_t>(length)), 3);
+      const auto [known, first] = expected.try_emplace(length, ids);
+      EXPECT_EQ(known->second, ids) << "a prompt of " << length << " tokens";
+    }
+    // A conversation: each turn continues on the cache of the ones before; past one pass in the end.
+    scene.session->truncate(0);
+    std::vector<TokenId> all;
+    const std::vector<TokenId> source = text(*scene.engine, 700);
+    for (const auto& [from, to] : {std::pair{0, 40}, {40, 45}, {45, 110}, {110, 640}}) {
+      all.insert(all.end(), source.begin() + from, source.begin() + to);
+      const auto answer = greedy(*scene.session, all, 2);
+      all.insert(all.end(), answer.begin(), answer.end());
+    }
+    turns = turns.empty() ? all : turns;
+    EXPECT_EQ(all, turns) << "a conversation in four turns";
+  }
+  EXPECT_GE(strategies, 1);
+}
+
+}  // namespace
+}  // namespace hetero
