@@ -144,14 +144,18 @@ Status Session::prepare(int64_t tokens) {
   }
   keys.insert(at, prefill.begin(), prefill.end());
   behind_ = engine_.options_.compile == EngineOptions::Compile::kBehind;
-  if (engine_.options_.compile == EngineOptions::Compile::kAuto) {
-    HETERO_TRY(const Plan wanted, engine_.make_plan(false, 1, share(1)));
+  for (const auto& [head, rows] : keys) {
+    if (engine_.options_.compile != EngineOptions::Compile::kAuto) {
+      break;
+    }
+    HETERO_TRY(const Plan wanted, engine_.make_plan(head, rows, share(rows)));
     const std::vector<Compilation> missing = executor_->missing(wanted);
-    // One stands for all: they were made, and are kept or thrown away, together.
-    behind_ =
-        !missing.empty() && !missing.back().processor->is_cached(
-                                engine_.graph_, {missing.back().op, missing.back().begin, missing.back().end},
-                                missing.back().tokens);
+    if (missing.empty()) {
+      continue;
+    }
+    // One stands for all of a plan: they were made, and are kept or thrown away, together.
+    const Compilation& c = missing.back();
+    behind_ = behind_ || !c.processor->is_cached(engine_.graph_, {c.op, c.begin, c.end}, c.tokens);
   }
   for (const Key& key : keys) {
     HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));

@@ -8,6 +8,8 @@ Plan replace_operators(const Graph& graph, const Plan& plan, const std::function
                        const std::function<std::string(int op)>& to) {
   Plan result = plan;
   result.steps.clear();
+  result.predicted = {};  // of another plan
+  result.best_single_predicted = {};
   for (size_t begin = 0; begin < plan.steps.size();) {
     size_t end = begin;
     bool whole = true;  // all steps of the operator stay
