@@ -29,6 +29,7 @@ Command register_inspect(CLI::App& app);
 Command register_quantize(CLI::App& app);
 Command register_perplexity(CLI::App& app);
 Command register_import(CLI::App& app);
+Command register_profile(CLI::App& app);
 Command register_plan(CLI::App& app);
 Command register_bench(CLI::App& app);
 
@@ -46,6 +47,10 @@ struct ModelOptions {
   int64_t context = 0;
   bool map = true;
   double npu_share = 0.5;
+  std::string profile;
+  std::string plan;
+  std::vector<std::string> reserve;
+  std::string objective = "latency";
   std::string compile = "auto";
   bool adapt = true;
   std::string trace;

@@ -37,7 +37,17 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   command.add_flag("--mmap,!--no-mmap", o.map,
                    "Map the model file (default), or read it whole into memory: for slow or networked disks");
-  command.add_option("--npu-share", o.npu_share, "Strategy tensor: the NPU's part of each weight")
+  command.add_option("--profile", o.profile,
+                     "Plan by this profile (default: the one that \"hetero profile\" keeps)");
+  command.add_option("--plan", o.plan, "Run the plans in this file (hetero plan -o) for their lengths");
+  command.add_option("--reserve", o.reserve, "Leave these processors free for other apps: ids or kinds")
+      ->delimiter(',');
+  command.add_option("--objective", o.objective, "What plans save: latency or energy")
+      ->check(CLI::IsMember({"latency", "energy"}))
+      ->capture_default_str();
+  command
+      .add_option("--npu-share", o.npu_share,
+                  "Strategy tensor without a profile: the NPU's part of each weight")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command
@@ -86,6 +96,10 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.context = o.context;
   options.map = o.map;
   options.npu_share = o.npu_share;
+  options.profile = o.profile;
+  options.plan = o.plan;
+  options.reserve = o.reserve;
+  options.objective = o.objective == "energy" ? Objective::kEnergy : Objective::kLatency;
   options.adapt = o.adapt;
   options.compile = o.compile == "ahead"    ? EngineOptions::Compile::kAhead
                     : o.compile == "behind" ? EngineOptions::Compile::kBehind

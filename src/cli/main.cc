@@ -50,7 +50,7 @@ int run(int argc, char** argv) {
       {"render", register_render(app)},     {"inspect", register_inspect(app)},
       {"quantize", register_quantize(app)}, {"perplexity", register_perplexity(app)},
       {"import", register_import(app)},     {"bench", register_bench(app)},
-      {"plan", register_plan(app)},
+      {"profile", register_profile(app)},   {"plan", register_plan(app)},
   };
   try {
     app.parse(argc, argv);

@@ -83,6 +83,17 @@ double weight_ratio(const Engine& engine) {
   return static_cast<double>(engine.weight_bytes()) / static_cast<double>(engine.file().file_bytes());
 }
 
+/// Predictions are null without a profile.
+nlohmann::ordered_json coexecution_json(const Session& session, const Generation& g) {
+  const Session::Predicted& p = session.predicted();
+  const auto time = [&](Nanos t) {
+    return p.known && t > Nanos{} ? nlohmann::ordered_json(millis(t)) : nlohmann::ordered_json(nullptr);
+  };
+  return {{"predicted_ms", time(p.time)},
+          {"measured_ms", millis(g.prefill + g.decode)},
+          {"best_single_predicted_ms", time(p.best_single)}};
+}
+
 nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>& prompt, const Generation& g,
                                    const Phase& use) {
   Engine& engine = session.engine();
@@ -99,11 +110,7 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"sync", sync_name(engine.options().sync)},
           {"processors", processors_json(engine, use)},
           {"control", control_json(g)},
-          // Predictions need a profile of this machine, which no command makes yet.
-          {"coexecution",
-           {{"predicted_ms", nullptr},
-            {"measured_ms", millis(g.prefill + g.decode)},
-            {"best_single_predicted_ms", nullptr}}},
+          {"coexecution", coexecution_json(session, g)},
           {"memory",
            {{"file_bytes", engine.file().file_bytes()},
             {"resident_bytes", peak_resident_bytes()},
@@ -168,6 +175,17 @@ void print_steps(const Executor& executor) {
     fmt::print(stderr, "{:<10} {:<16} {:>8} {:>7} {:>7} {:>13} {:>12.1f}\n", r.processor, r.op, r.columns,
                r.tokens, r.times, predicted, 1000 * millis(r.measured));
   }
+}
+
+/// The first answer does not wait for a profile; the processors are measured behind it.
+Status measure_for_next_time(Engine& engine) {
+  if (!engine.lacks_profile() || engine.dropped().size() > 0) {
+    return {};
+  }
+  fmt::print(stderr,
+             "hetero: plans went by fixed rules; the processors are measured once for the next run (at most "
+             "8 s, Ctrl-C skips it)\n");
+  return engine.measure_for_next_time(std::chrono::seconds(8), &interrupted());
 }
 
 Status run(const RunOptions& o) {
@@ -239,7 +257,10 @@ Status run(const RunOptions& o) {
   if (!o.model.trace.empty()) {
     HETERO_RETURN_IF_ERROR(trace.write(o.model.trace));
   }
-  return result->stop == Stop::kCancelled ? cancelled("stopped") : Status();
+  if (result->stop == Stop::kCancelled) {
+    return cancelled("stopped");
+  }
+  return measure_for_next_time(engine);
 }
 
 }  // namespace

@@ -129,7 +129,8 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
   }
   // The npu strategies keep the rest of the work on the CPU, unless only a GPU was named.
   const bool with_gpu = uses_gpu(s.strategy) || (s.strategy != Strategy::kCpu && cpu == nullptr);
-  const bool with_cpu = !uses_gpu(s.strategy) && cpu != nullptr;
+  // Auto leaves it to the solver what the CPU is good for beside a GPU.
+  const bool with_cpu = cpu != nullptr && (!uses_gpu(s.strategy) || !request.strategy.has_value());
   const auto take = [&](const FoundProcessor* p, std::string& id) {
     s.members.push_back({p, {}});
     id = p->info.id;

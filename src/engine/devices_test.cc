@@ -43,7 +43,17 @@ TEST(Select, AutoTakesRealProcessorsTogether) {
   const auto s = select(kLaptop, {});
   ASSERT_TRUE(s.ok());
   EXPECT_EQ(s->strategy, Strategy::kTensor);
-  EXPECT_EQ(members(*s), (Ids{"gpu0", "npu0"}));
+  EXPECT_EQ(members(*s), (Ids{"cpu", "gpu0", "npu0"}));
+}
+
+TEST(Select, AutoTakesTheCpuBesideAGpuForTheSolverToChoose) {
+  const std::vector<FoundProcessor> found = {made("cpu", "cpu", false), made("gpu0", "gpu", false)};
+  const auto s = select(found, {});
+  ASSERT_TRUE(s.ok());
+  EXPECT_EQ(s->strategy, Strategy::kGpu);  // what is done without a profile
+  EXPECT_EQ(members(*s), (Ids{"cpu", "gpu0"}));
+  EXPECT_FALSE(s->int8_activations);
+  EXPECT_EQ(members(*select(found, {Strategy::kGpu, {}, 0})), Ids{"gpu0"});
 }
 
 TEST(Select, AStrategyThatNeedsAGpuTakesTheStandInAndSaysSo) {

@@ -46,6 +46,7 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
   engine->found_ = o.find ? o.find(needed(o.request)) : find_processors(needed(o.request));
   HETERO_TRY(engine->selection_, select(engine->found_, o.request));
   HETERO_RETURN_IF_ERROR(engine->open_processors(o.cache_dir));
+  HETERO_RETURN_IF_ERROR(engine->start_planning());
   return engine;
 }
 
@@ -124,10 +125,50 @@ Status Engine::open_processors(const std::string& cache_dir) {
   return {};
 }
 
+std::vector<OpenProcessor> Engine::open_list() const {
+  std::vector<OpenProcessor> list;
+  for (const auto& processor : processors_) {
+    OpenOptions how;
+    for (const Member& m : selection_.members) {
+      how = m.found->info.id == processor->info().id ? m.options : how;
+    }
+    list.push_back({processor.get(), how});
+  }
+  return list;
+}
+
+Status Engine::start_planning() {
+  PlanningOptions o;
+  o.profile_file = options_.profile;
+  o.plan_file = options_.plan;
+  o.cache_dir = options_.cache_dir;
+  o.measure_within = options_.measure_within;
+  o.sync = sync_name(options_.sync);
+  o.objective = options_.objective;
+  o.reserve = options_.reserve;
+  o.npu_share = options_.npu_share;
+  o.longest_pass = kMaxPassTokens;
+  o.progress = options_.progress;
+  HETERO_TRY(planning_, Planning::create(graph_, selection_, !options_.request.strategy, open_list(), o,
+                                         selection_.notices));
+  return {};
+}
+
 Result<Plan> Engine::make_plan(bool head, int64_t tokens, double npu_share) const {
+  if (planning_ != nullptr && npu_share == options_.npu_share) {  // not adapted since
+    return planning_->plan(selection_, head, tokens);
+  }
   StrategyOptions options;
   options.npu_share = npu_share;
   return hetero::make_plan(graph_, selection_.strategy, selection_.team, head, tokens, options);
+}
+
+Status Engine::measure_for_next_time(Nanos within, const std::atomic<bool>* cancel) {
+  return lacks_profile() ? planning_->measure_once(open_list(), within, cancel) : Status();
+}
+
+Status Engine::rescale(const std::string& id, bool decode, double factor) {
+  return planning_->rescale(selection_, id, decode, factor);
 }
 
 std::string Engine::stand_in_for(int op) const {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/devices.h"
+#include "engine/planning.h"
 #include "graph/graph.h"
 #include "plan/plan.h"
 #include "runtime/adapt.h"
@@ -31,7 +32,14 @@ struct EngineOptions {
   Request request;
   bool map = true;         // map the file; false: read it whole into memory
   int64_t context = 0;     // tokens; 0: ModelShape::default_context
-  double npu_share = 0.5;  // of each weight's rows, in strategy tensor
+  double npu_share = 0.5;  // of each weight's rows, in strategy tensor by fixed rules
+  std::string profile;     // to plan by (hetero profile); empty: the cached one of these processors
+  std::string plan;        // plans to run as they are (hetero plan -o); empty: none
+  /// Where strategy auto or tensor has several processors and no profile is cached, measures one first,
+  /// within this time, and keeps it; zero: goes by fixed rules.
+  Nanos measure_within{};
+  Objective objective = Objective::kLatency;
+  std::vector<std::string> reserve;  // processors to leave free: ids or kinds
   Sync sync = Sync::kFast;
   /// Whether plans follow when a processor becomes slower or faster than it was.
   bool adapt = true;
@@ -72,8 +80,21 @@ class Engine {
   /// Memory that holds weights now: the file's pages, and copies in processors' own form.
   Bytes weight_bytes() const;
 
+  /// The processors that are open, and how: what a profile is of.
+  std::vector<OpenProcessor> open_list() const;
+  /// Measures a profile for the next time, where it would be planned by and there is none; else does
+  /// nothing. With sessions idle.
+  Status measure_for_next_time(Nanos within, const std::atomic<bool>* cancel);
+  /// Whether that would do something.
+  bool lacks_profile() const { return planning_ != nullptr && planning_->lacks_profile(); }
+  /// nullptr: plans are by fixed rules.
+  const Profile* profile() const { return planning_ == nullptr ? nullptr : planning_->profile(); }
+
   /// The plan of a pass: `decode` for one token at a time and its head.
   Result<Plan> make_plan(bool head, int64_t tokens, double npu_share) const;
+  /// Plans to come count on a processor that takes `factor` times as long as its profile says. Only with
+  /// a profile.
+  Status rescale(const std::string& id, bool decode, double factor);
   /// Who does the work of a processor that is not ready for it.
   std::string stand_in_for(int op) const;
   /// Takes a processor out of all plans to come, for good, and tells the user. An error, the reason
@@ -90,6 +111,7 @@ class Engine {
   Engine() = default;
   Status open_processors(const std::string& cache_dir);
   Status open_member(const Member& member);
+  Status start_planning();
   Status add_cpu(const std::vector<int>& cpus);
   void tell(const std::string& what) const;
 
@@ -102,6 +124,7 @@ class Engine {
   Selection selection_;
   std::vector<std::unique_ptr<Processor>> processors_;
   std::vector<std::string> dropped_;
+  std::unique_ptr<Planning> planning_;
   int64_t context_ = 0;
 };
 
@@ -135,6 +158,13 @@ class Session {
   Status prepare(int64_t tokens);
   /// Graphs that are compiled in the background: how many of how many are ready.
   std::pair<int, int> compiling() const;
+  /// What the plans of all passes so far were predicted to take; known: all of them were predicted.
+  struct Predicted {
+    Nanos time{};
+    Nanos best_single{};
+    bool known = true;
+  };
+  const Predicted& predicted() const { return predicted_; }
   /// How often plans were changed because a processor had become slower or faster.
   int adaptations() const { return adaptations_; }
 
@@ -163,6 +193,7 @@ class Session {
   Status check(std::span<const TokenId> ids) const;
   Status body(std::span<const TokenId> ids, const std::atomic<bool>* cancel);
   Status head(int64_t rows, int64_t first_row);
+  void count_predicted(bool head, int64_t tokens);
   Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
   Status recover(const Status& why, const std::atomic<bool>* cancel);
   Status follow_engine(const std::atomic<bool>* cancel);
@@ -181,6 +212,7 @@ class Session {
   std::unique_ptr<CompileThread> compiler_;  // after executor_: it uses the processors
   Adaptation adaptation_;
   int adaptations_ = 0;
+  Predicted predicted_;
   struct Pending {  // a new share, as soon as its graphs are compiled
     bool decode = false;
     double share = 0.0;

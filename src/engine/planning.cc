@@ -163,7 +163,7 @@ Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcesso
   for (const OpenProcessor& p : processors) {
     list.push_back(p.processor);
     all.settings.push_back(setting_of(p.options));
-    all.copies_weights.push_back(p.processor->info().kind == "npu");
+    all.copies_weights.push_back(p.processor->traits().copies_weights);
   }
   if (!file.empty()) {
     all.save = [&](const Profile& so_far) {

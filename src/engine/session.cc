@@ -190,13 +190,27 @@ Status Session::body(std::span<const TokenId> ids, const std::atomic<bool>* canc
   std::copy(ids.begin(), ids.end(), executor_->ids().begin());
   HETERO_RETURN_IF_ERROR(executor_->run(*linked, static_cast<int64_t>(tokens_.size()), 0, cancel));
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  count_predicted(false, rows);
   adapt(*linked, rows);
   return {};
 }
 
 Status Session::head(int64_t rows, int64_t first_row) {
   HETERO_TRY(const LinkedPlan* const linked, plan(true, rows));
-  return executor_->run(*linked, 0, first_row);
+  HETERO_RETURN_IF_ERROR(executor_->run(*linked, 0, first_row));
+  count_predicted(true, rows);
+  return {};
+}
+
+void Session::count_predicted(bool head, int64_t tokens) {
+  const auto found = plans_.find({head, tokens});
+  const bool known =
+      found != plans_.end() && found->second.wanted && found->second.wanted->predicted > Nanos{};
+  predicted_.known = predicted_.known && known;
+  if (known) {
+    predicted_.time += found->second.wanted->predicted;
+    predicted_.best_single += found->second.wanted->best_single_predicted;
+  }
 }
 
 /// One pass over the body, and if wanted the logits behind its last row; again, where a processor
@@ -276,19 +290,30 @@ void Session::adapt(const LinkedPlan& ran, int64_t tokens) {
       fmt::format("{} takes {:.2f} times as long as expected, for over a second",
                   processors[static_cast<size_t>(change->processor)]->info().id, change->slower);
   executor_->forget_baselines();
+  const bool decode = tokens == 1;
+  const bool solved =
+      engine_.profile() != nullptr &&
+      engine_.rescale(processors[static_cast<size_t>(change->processor)]->info().id, decode, change->slower)
+          .ok();
   std::optional<double> measured;
+  if (solved) {
+    measured = share(tokens);  // plans come from the profile, which knows it now
+  }
   for (size_t p = 0; p < processors.size(); ++p) {
-    if (processors[p]->info().id == engine_.selection_.team.npu) {
+    if (!solved && processors[p]->info().id == engine_.selection_.team.npu) {
       measured = executor_->measured_share(ran, static_cast<int>(p));
     }
   }
-  const bool decode = tokens == 1;
-  if (!measured || std::abs(*measured - share(tokens)) < kSmallestChange) {
+  if (!measured || (!solved && std::abs(*measured - share(tokens)) < kSmallestChange)) {
     spdlog::info("{}; the plan stays", what);
     return;
   }
-  spdlog::info("{}; in {} the NPU's share goes from {:.2f} to {:.2f}", what, decode ? "decode" : "prefill",
-               share(tokens), *measured);
+  if (solved) {
+    spdlog::info("{}; {} is planned anew", what, decode ? "decode" : "prefill");
+  } else {
+    spdlog::info("{}; in {} the NPU's share goes from {:.2f} to {:.2f}", what, decode ? "decode" : "prefill",
+                 share(tokens), *measured);
+  }
   pending_ = Pending{decode, *measured};
   std::vector<Compilation> missing;
   for (const auto& [key, planned] : plans_) {

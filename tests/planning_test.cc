@@ -1,0 +1,161 @@
+// Plans by a profile in a whole engine: measured on first use, kept, planned by, and told.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "cases.h"
+#include "engine/generate.h"
+#include "fake_machine.h"
+#include "scene.h"
+
+namespace hetero {
+namespace {
+
+std::string tiny_model() {
+  return cases_dir() + "/tiny/llama-gqa-untied-f32.gguf";
+}
+
+std::vector<TokenId> prompt(size_t count = 20) {
+  std::vector<TokenId> ids;
+  for (size_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<TokenId>((i * 29 + 3) % 48));
+  }
+  return ids;
+}
+
+class PlanningScene : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::ifstream(tiny_model()).good()) {
+      GTEST_SKIP() << "no " << tiny_model();
+    }
+    folder_ = testing::TempDir() + "hetero_planning_" + std::to_string(getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  EngineOptions options(Strategy strategy) {
+    EngineOptions o = machine_.options(tiny_model(), strategy);
+    o.cache_dir = folder_;
+    o.measure_within = std::chrono::seconds(30);
+    return o;
+  }
+
+  static std::vector<TokenId> generate(Engine& engine, Session::Predicted* predicted = nullptr) {
+    auto session = engine.new_session();
+    EXPECT_TRUE(session.ok());
+    GenerateOptions o;
+    o.max_tokens = 12;
+    o.ignore_eos = true;
+    o.sampler.temperature = 0.0f;
+    const auto g = hetero::generate(**session, prompt(), o);
+    EXPECT_TRUE(g.ok()) << g.status().message();
+    if (predicted != nullptr) {
+      *predicted = (*session)->predicted();
+    }
+    return g.ok() ? g->ids : std::vector<TokenId>();
+  }
+
+  std::vector<std::string> profiles() const {
+    std::vector<std::string> files;
+    if (std::filesystem::exists(folder_ + "/profiles")) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/profiles")) {
+        files.push_back(entry.path());
+      }
+    }
+    return files;
+  }
+
+  FakeMachine machine_;
+  std::string folder_;
+};
+
+TEST_F(PlanningScene, MeasuresOnFirstUseKeepsItAndPlansByIt) {
+  auto cpu = Engine::open(options(Strategy::kCpu));
+  ASSERT_TRUE(cpu.ok()) << cpu.status().message();
+  const std::vector<TokenId> expected = generate(**cpu);
+  EXPECT_EQ((*cpu)->profile(), nullptr);  // one processor: nothing to decide
+  EXPECT_TRUE(profiles().empty());
+
+  auto first = Engine::open(options(Strategy::kTensor));
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  ASSERT_NE((*first)->profile(), nullptr);
+  ASSERT_EQ(profiles().size(), 1u);
+  EXPECT_GT(machine_.gpu->submitted(), 0);
+  Session::Predicted predicted;
+  EXPECT_EQ(generate(**first, &predicted), expected);
+  EXPECT_TRUE(predicted.known);
+  EXPECT_GT(predicted.time, Nanos{});
+  EXPECT_GE(predicted.best_single, predicted.time);
+
+  auto second = Engine::open(options(Strategy::kTensor));
+  ASSERT_TRUE(second.ok());
+  EXPECT_NE((*second)->profile(), nullptr);
+  EXPECT_EQ(machine_.gpu->submitted(), 0);  // read, not measured again
+  EXPECT_EQ(generate(**second), expected);
+}
+
+TEST_F(PlanningScene, MeasuresBehindTheFirstAnswerWhereAsked) {
+  EngineOptions o = options(Strategy::kTensor);
+  o.measure_within = {};
+  auto first = Engine::open(o);
+  ASSERT_TRUE(first.ok());
+  EXPECT_TRUE((*first)->lacks_profile());
+  EXPECT_EQ((*first)->profile(), nullptr);
+  Session::Predicted predicted;
+  const std::vector<TokenId> expected = generate(**first, &predicted);
+  EXPECT_FALSE(predicted.known);
+  ASSERT_TRUE((*first)->measure_for_next_time(std::chrono::seconds(30), nullptr).ok());
+  EXPECT_FALSE((*first)->lacks_profile());
+  EXPECT_EQ(profiles().size(), 1u);
+  auto second = Engine::open(o);
+  ASSERT_TRUE(second.ok());
+  EXPECT_NE((*second)->profile(), nullptr);
+  EXPECT_EQ(generate(**second), expected);
+}
+
+TEST_F(PlanningScene, AProfileOfSomethingElseIsRefused) {
+  ASSERT_TRUE(Engine::open(options(Strategy::kTensor)).ok());
+  ASSERT_EQ(profiles().size(), 1u);
+  Profile other = *read_profile(profiles()[0]);
+  other.identity.model = "another";
+  const std::string file = folder_ + "/other.json";
+  ASSERT_TRUE(write_profile(other, file).ok());
+  EngineOptions o = options(Strategy::kTensor);
+  o.profile = file;
+  const auto opened = Engine::open(o);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.status().message().find("other.json: it is of another model: another"), std::string::npos)
+      << opened.status().message();
+}
+
+TEST_F(PlanningScene, RunsAGivenPlan) {
+  auto plain = Engine::open(options(Strategy::kTensor));
+  ASSERT_TRUE(plain.ok());
+  const std::vector<TokenId> expected = generate(**plain);
+  // Everything of the prompt's pass on the GPU.
+  const auto plan = make_plan((*plain)->graph(), Strategy::kGpu, {"", "gpu0", "", {}}, false, 20);
+  ASSERT_TRUE(plan.ok());
+  const std::string file = folder_ + "/plan.json";
+  std::ofstream(file) << to_json((*plain)->graph(), *plan).dump();
+  EngineOptions o = options(Strategy::kTensor);
+  o.plan = file;
+  auto given = Engine::open(o);
+  ASSERT_TRUE(given.ok()) << given.status().message();
+  const auto used = (*given)->make_plan(false, 20, o.npu_share);
+  ASSERT_TRUE(used.ok());
+  EXPECT_EQ(used->processors, std::vector<std::string>{"gpu0"});
+  EXPECT_EQ(used->steps.size(), plan->steps.size());
+  EXPECT_EQ(generate(**given), expected);
+
+  o.request.strategy = Strategy::kCpu;
+  const auto absent = Engine::open(o);
+  ASSERT_FALSE(absent.ok());
+  EXPECT_NE(absent.status().message().find("plan.json: it uses gpu0, which takes no part"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace hetero
