@@ -1,5 +1,6 @@
 // Speed of the CPU's operators in GFLOP/s and GB/s, next to the machine's own limits measured in the
-// same run: the peak of fused multiply-adds from registers, and the bandwidth of plain reads.
+// same run: the peak of fused multiply-adds and of 8-bit products from registers, and the bandwidth of
+// plain reads. "*q8": activations are rounded to 8 bits; of_peak then is of the 8-bit peak.
 //
 //   kernels_cpu_bench --threads=1 --benchmark_filter='linear.*m=256'
 //
@@ -14,134 +15,14 @@
 #include <cstring>
 #include <random>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "cpu/levels.h"
 #include "cpu/ops.h"
+#include "cpu/roofline.h"
 
 namespace hetero {
 namespace {
 
-struct Machine {
-  double gflops = 0.0;
-  double read_gbs = 0.0;
-};
-
-double seconds_of(const std::function<void()>& f) {
-  const Nanos begin = now();
-  f();
-  return std::chrono::duration<double>(now() - begin).count();
-}
-
-#if defined(__x86_64__)
-// Twelve independent chains cover the latency of every core so far.
-__attribute__((target("avx512f"))) float spin_avx512(int64_t times) {
-  __m512 acc[12];
-  for (auto& a : acc) {
-    a = _mm512_set1_ps(1.0f);
-  }
-  const __m512 x = _mm512_set1_ps(0.999f);
-  for (int64_t i = 0; i < times; ++i) {
-    for (auto& a : acc) {
-      a = _mm512_fmadd_ps(a, x, x);
-    }
-    asm volatile("" ::: "memory");
-  }
-  float total = 0.0f;
-  for (auto& a : acc) {
-    float v[16];
-    _mm512_storeu_ps(v, a);
-    total += v[0];
-  }
-  return total;
-}
-__attribute__((target("avx2,fma"))) float spin_avx2(int64_t times) {
-  __m256 acc[12];
-  for (auto& a : acc) {
-    a = _mm256_set1_ps(1.0f);
-  }
-  const __m256 x = _mm256_set1_ps(0.999f);
-  for (int64_t i = 0; i < times; ++i) {
-    for (auto& a : acc) {
-      a = _mm256_fmadd_ps(a, x, x);
-    }
-  }
-  float total = 0.0f;
-  for (auto& a : acc) {
-    float v[8];
-    _mm256_storeu_ps(v, a);
-    total += v[0];
-  }
-  return total;
-}
-#endif
-
-float spin_scalar(int64_t times) {
-  float acc[12];
-  std::fill(std::begin(acc), std::end(acc), 1.0f);
-  for (int64_t i = 0; i < times; ++i) {
-    for (float& a : acc) {
-      a = a * 0.999f + 0.999f;
-    }
-    benchmark::DoNotOptimize(acc);
-  }
-  return acc[0];
-}
-
-double peak_gflops(const std::string& level, ThreadPool& pool) {
-  float (*spin)(int64_t) = spin_scalar;
-  int width = 1;
-#if defined(__x86_64__)
-  if (level == "avx512") {
-    spin = spin_avx512;
-    width = 16;
-  } else if (level == "avx2") {
-    spin = spin_avx2;
-    width = 8;
-  }
-#endif
-  // Short enough for some rounds to pass undisturbed on a busy machine.
-  constexpr int64_t kTimes = 100'000;
-  double best = 0.0;
-  for (int round = 0; round < 400; ++round) {
-    const double s = seconds_of([&] {
-      pool.run([&](int) {
-        float r = spin(kTimes);
-        benchmark::DoNotOptimize(r);
-      });
-    });
-    best = std::max(best, 2.0 * 12 * width * static_cast<double>(kTimes) * pool.size() / s / 1e9);
-  }
-  return best;
-}
-
-double read_bandwidth(ThreadPool& pool) {
-  const Bytes size = Bytes{256} << 20;
-  auto memory = PageMemory::allocate(size);
-  if (!memory.ok()) {
-    return 0.0;
-  }
-  std::memset(memory->data(), 1, static_cast<size_t>(size));
-  const auto* words = reinterpret_cast<const uint64_t*>(memory->data());
-  double best = 0.0;
-  for (int round = 0; round < 20; ++round) {
-    const double s = seconds_of([&] {
-      pool.parallel_for(size / 8, 4096, [&](int64_t begin, int64_t end, int) {
-        uint64_t sums[8] = {};
-        for (int64_t i = begin; i < end; i += 32) {  // words 32 bytes apart touch every cache line
-          for (int j = 0; j < 32; j += 4) {
-            sums[j / 4] += words[i + j];
-          }
-        }
-        benchmark::DoNotOptimize(sums);
-      });
-    });
-    best = std::max(best, static_cast<double>(size) / s / 1e9);
-  }
-  return best;
-}
+using Machine = cpu::Roofline;
 
 /// An operator with buffers of its own.
 struct Scene {
@@ -166,9 +47,16 @@ struct Scene {
     }
     return p;
   }
-  void finish(int64_t tokens, const cpu::Kernels& kernels, int threads) {
+  /// With `packed`, activations are rounded to 8 bits.
+  void finish(int64_t tokens, const cpu::Kernels& kernels, ThreadPool& pool,
+              cpu::PackedWeights* packed = nullptr) {
     const OpSlice slice{0, 0, graph.output_cols(0)};
-    executable = cpu::prepare(graph, slice, tokens, kernels, threads);
+    executable = cpu::prepare(graph, slice, tokens, kernels, pool.size(), packed);
+    for (const cpu::PackedSegment& segment : executable->packed) {
+      if (!cpu::pack(*segment.rows, *kernels.int8, pool).ok()) {
+        std::exit(1);
+      }
+    }
     auto scratch = PageMemory::allocate(std::max<Bytes>(executable->scratch_floats * 4, 64));
     work.executable = executable.get();
     work.scratch = std::make_shared<PageMemory>(std::move(*scratch));
@@ -177,7 +65,7 @@ struct Scene {
 };
 
 /// A linear operator over enough copies of its weight that decoding does not find them in a cache.
-void linear(benchmark::State& state, DType dtype, int64_t m, int64_t k, int64_t n,
+void linear(benchmark::State& state, DType dtype, bool q8, int64_t m, int64_t k, int64_t n,
             const cpu::Kernels& kernels, ThreadPool& pool, Machine machine) {
   const Bytes weight_bytes = n * row_bytes(dtype, k);
   const int64_t copies = m > 8 ? 1 : std::max<int64_t>(1, (Bytes{256} << 20) / weight_bytes);
@@ -190,10 +78,11 @@ void linear(benchmark::State& state, DType dtype, int64_t m, int64_t k, int64_t 
   s.graph.values = {{"x", Rows::kTokens, k, DType::kF32}, {"y", Rows::kTokens, n, DType::kF32}};
   s.graph.weights = {{"w", dtype, n, k, weights}};
   s.graph.ops = {{"linear", 0, Linear{}, {0}, {1}, {0}, {}}};
+  cpu::PackedWeights packed;
   std::vector<std::unique_ptr<cpu::CpuExecutable>> executables;
   for (int64_t c = 0; c < copies; ++c) {
     s.graph.weights[0].data = weights + c * weight_bytes;
-    s.finish(m, kernels, pool.size());
+    s.finish(m, kernels, pool, q8 ? &packed : nullptr);
     executables.push_back(std::move(s.executable));
   }
   s.work.in[0] = {reinterpret_cast<std::byte*>(s.floats(m * k)), k};
@@ -209,8 +98,11 @@ void linear(benchmark::State& state, DType dtype, int64_t m, int64_t k, int64_t 
     return benchmark::Counter(per_run * runs, benchmark::Counter::kIsRate);
   };
   const double gflop = 2.0 * static_cast<double>(m * k * n) / 1e9;
+  const double peak = q8 ? machine.int8_gops : machine.f32_gflops;
   state.counters["GFLOP/s"] = rate(gflop);
-  state.counters["of_peak"] = rate(gflop / machine.gflops);
+  if (peak > 0.0) {
+    state.counters["of_peak"] = rate(gflop / peak);
+  }
   state.counters["GB/s"] = rate(static_cast<double>(weight_bytes) / 1e9);
   state.counters["of_read"] = rate(static_cast<double>(weight_bytes) / 1e9 / machine.read_gbs);
 }
@@ -226,7 +118,7 @@ void attention(benchmark::State& state, int64_t tokens, int64_t position, int he
                     {"a", Rows::kTokens, int64_t{heads} * head_dim, DType::kF32}};
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   s.graph.ops = {{"attention", 0, Attention{heads, kv_heads, head_dim, scale}, {0, 1, 2}, {3}, {}, {}}};
-  s.finish(tokens, kernels, pool.size());
+  s.finish(tokens, kernels, pool);
   const int64_t cols = s.graph.values[0].cols;
   s.work.in[0] = {reinterpret_cast<std::byte*>(s.floats(tokens * cols)), cols};
   for (size_t i = 1; i <= 2; ++i) {
@@ -249,7 +141,7 @@ void attention(benchmark::State& state, int64_t tokens, int64_t position, int he
   const double gflop = 2.0 * static_cast<double>(op_macs(s.graph, 0, 0, cols, tokens, position)) / 1e9;
   const double gb = 4.0 * static_cast<double>(rows * kv_cols) / 1e9;
   state.counters["GFLOP/s"] = rate(gflop);
-  state.counters["of_peak"] = rate(gflop / machine.gflops);
+  state.counters["of_peak"] = rate(gflop / machine.f32_gflops);
   state.counters["GB/s"] = rate(gb);
   state.counters["of_read"] = rate(gb / machine.read_gbs);
 }
@@ -259,7 +151,7 @@ void gated(benchmark::State& state, int64_t tokens, int64_t f, Activation activa
   Scene s;
   s.graph.values = {{"x", Rows::kTokens, 2 * f, DType::kF32}, {"s", Rows::kTokens, f, DType::kF32}};
   s.graph.ops = {{"gated", 0, Gated{activation}, {0}, {1}, {}, {}}};
-  s.finish(tokens, kernels, pool.size());
+  s.finish(tokens, kernels, pool);
   s.work.in[0] = {reinterpret_cast<std::byte*>(s.floats(2 * tokens * f)), 2 * f};
   s.work.out[0] = {reinterpret_cast<std::byte*>(s.floats(tokens * f)), f};
   for (auto _ : state) {
@@ -284,13 +176,19 @@ void add_all(const cpu::Kernels& kernels, ThreadPool& pool, Machine machine) {
   const DType dtypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kF16, DType::kBF16, DType::kF32};
   for (const Shape& shape : shapes) {
     for (const DType dtype : dtypes) {
-      for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 256, 512}) {
-        benchmark::RegisterBenchmark(
-            fmt::format("linear/{}/{}/m={}", shape.name, traits(dtype).name, m).c_str(),
-            [=, &kernels, &pool](benchmark::State& s) {
-              linear(s, dtype, m, shape.k, shape.n, kernels, pool, machine);
-            })
-            ->Apply(clock);
+      for (const bool q8 : {false, true}) {
+        if (q8 &&
+            (kernels.int8->panel_bytes(dtype, 256) == 0 || shape.k % 256 % traits(dtype).block_elements)) {
+          continue;
+        }
+        for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 256, 512}) {
+          benchmark::RegisterBenchmark(
+              fmt::format("linear/{}/{}{}/m={}", shape.name, traits(dtype).name, q8 ? "*q8" : "", m).c_str(),
+              [=, &kernels, &pool](benchmark::State& s) {
+                linear(s, dtype, q8, m, shape.k, shape.n, kernels, pool, machine);
+              })
+              ->Apply(clock);
+        }
       }
     }
   }
@@ -333,11 +231,12 @@ int bench_main(int argc, char** argv) {
     return 2;
   }
   ThreadPool pool(threads);
-  const Machine machine{peak_gflops((*kernels)->level, pool), read_bandwidth(pool)};
+  const Machine machine = cpu::measure_roofline((*kernels)->level, pool);
   benchmark::AddCustomContext("cpu", description.name);
   benchmark::AddCustomContext("level", (*kernels)->level);
   benchmark::AddCustomContext("threads", std::to_string(threads));
-  benchmark::AddCustomContext("peak_gflops", fmt::format("{:.1f}", machine.gflops));
+  benchmark::AddCustomContext("peak_gflops", fmt::format("{:.1f}", machine.f32_gflops));
+  benchmark::AddCustomContext("peak_int8_gops", fmt::format("{:.1f}", machine.int8_gops));
   benchmark::AddCustomContext("read_gbs", fmt::format("{:.1f}", machine.read_gbs));
   add_all(**kernels, pool, machine);
   benchmark::RunSpecifiedBenchmarks();

@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 namespace hetero {
@@ -39,6 +41,14 @@ PageMemory& PageMemory::operator=(PageMemory&& other) noexcept {
   return *this;
 }
 
+void PageMemory::use_huge_pages() {
+#if defined(MADV_HUGEPAGE)
+  if (data_ != nullptr) {
+    (void)madvise(data_, static_cast<size_t>(size_), MADV_HUGEPAGE);
+  }
+#endif
+}
+
 PageMemory::~PageMemory() {
   if (data_ != nullptr) {
     munmap(data_, static_cast<size_t>(size_));
@@ -46,6 +56,20 @@ PageMemory::~PageMemory() {
 }
 
 namespace {
+
+/// Where files are mapped: begin -> end.
+struct Mappings {
+  std::mutex mutex;
+  std::map<uintptr_t, uintptr_t> ranges;
+};
+Mappings& mappings() {
+  static Mappings all;
+  return all;
+}
+
+uintptr_t address(const void* p) {
+  return reinterpret_cast<uintptr_t>(p);
+}
 
 /// Fills `data` from the file's beginning.
 Status read_all(int fd, const std::string& path, std::byte* data, Bytes size, const ReadProgress& progress) {
@@ -109,6 +133,10 @@ Result<MappedFile> MappedFile::load(const std::string& path, bool map, const Rea
       file.data_ = static_cast<const std::byte*>(p);
       file.size_ = st.st_size;
       file.mapped_ = !read;
+      if (!read) {
+        const std::lock_guard lock(mappings().mutex);
+        mappings().ranges[address(p)] = address(p) + size;
+      }
       if (read) {
         error = read_all(fd, path, static_cast<std::byte*>(p), file.size_, progress);
       }
@@ -125,7 +153,7 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      mapped_(other.mapped_) {}
+      mapped_(std::exchange(other.mapped_, false)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
@@ -173,7 +201,25 @@ Bytes MappedFile::resident() const {
   return sum;
 }
 
+void MappedFile::release_any(const std::byte* data, Bytes size) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (address(data) + page - 1) / page * page;
+  const uintptr_t end = (address(data) + static_cast<uintptr_t>(size)) / page * page;
+  if (begin >= end) {
+    return;
+  }
+  const std::lock_guard lock(mappings().mutex);
+  auto range = mappings().ranges.upper_bound(begin);
+  if (range != mappings().ranges.begin() && (--range)->second >= end) {
+    (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+}
+
 MappedFile::~MappedFile() {
+  if (mapped_) {
+    const std::lock_guard lock(mappings().mutex);
+    mappings().ranges.erase(address(data_));
+  }
   if (data_ != nullptr) {
     munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
   }

@@ -22,6 +22,9 @@ class PageMemory {
   PageMemory& operator=(PageMemory&& other) noexcept;
   ~PageMemory();
 
+  /// Asks for large pages, for memory that will be written and read as a whole. May be refused.
+  void use_huge_pages();
+
   std::byte* data() const { return data_; }
   Bytes size() const { return size_; }
 
@@ -53,6 +56,8 @@ class MappedFile {
   /// Gives back the memory of whole pages within the range, which lies in the file: they come back
   /// from the file when they are read again. Does nothing where the file was read, not mapped.
   void release(const std::byte* begin, Bytes size) const;
+  /// The same for whoever does not know the file: does nothing where no file is mapped.
+  static void release_any(const std::byte* data, Bytes size);
   /// How much of it is in this process's memory now; 0 where that is unknown.
   Bytes resident() const;
 

@@ -29,6 +29,27 @@ TEST(PageMemory, ImpossibleSizeIsAnError) {
   EXPECT_EQ(r.status().code(), Code::kResourceExhausted);
 }
 
+TEST(MappedFile, ReleaseAnyLeavesMemoryAloneThatIsNoMapping) {
+  const std::string path = testing::TempDir() + "mapped_file_release";
+  const std::string contents(5 * 4096 + 100, 'x');
+  std::ofstream(path) << contents;
+  {
+    const auto file = MappedFile::open(path);
+    const auto copy = MappedFile::read(path);
+    ASSERT_TRUE(file.ok() && copy.ok());
+    for (const MappedFile* f : {&*file, &*copy}) {
+      EXPECT_EQ(std::memcmp(f->data(), contents.data(), contents.size()), 0);
+      MappedFile::release_any(f->data() + 1, f->size() - 1);
+      EXPECT_EQ(std::memcmp(f->data(), contents.data(), contents.size()), 0);
+    }
+    MappedFile::release_any(file->data() + 4096, Bytes{1} << 30);  // not all of it is the file's
+  }
+  std::vector<std::byte> memory(3 * 4096, std::byte{5});
+  MappedFile::release_any(memory.data(), 3 * 4096);
+  EXPECT_EQ(memory[4096], std::byte{5});
+  std::remove(path.c_str());
+}
+
 TEST(MappedFile, ReadsContentsAndNamesMissingFiles) {
   const std::string path = testing::TempDir() + "mapped_file_test";
   std::ofstream(path) << "hello";

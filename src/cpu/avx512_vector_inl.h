@@ -46,6 +46,11 @@ struct V {
   HETERO_KERNEL Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   HETERO_KERNEL float sum(Reg a) { return _mm512_reduce_add_ps(a); }
+  HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
+    for (int i = 0; i < 4; ++i) {
+      to[i] = sum(a[i]);
+    }
+  }
   HETERO_KERNEL float largest(Reg a) { return _mm512_reduce_max_ps(a); }
   HETERO_KERNEL Reg round(Reg a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

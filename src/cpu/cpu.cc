@@ -45,6 +45,10 @@ class CpuProcessor : public Processor {
   const ProcessorInfo& info() const override { return info_; }
   const Traits& traits() const override { return traits_; }
   Timeline& timeline() override { return timeline_; }
+  Bytes device_bytes() const override {
+    const std::lock_guard lock(compile_mutex_);
+    return packed_.bytes();
+  }
 
   Status supports(const Graph& graph, const OpSlice& slice) const override {
     return cpu::supports(graph, slice).with_prefix(info_.id);
@@ -63,6 +67,7 @@ class CpuProcessor : public Processor {
     }
     const std::lock_guard compiling(compile_mutex_);
     auto executable = cpu::prepare(graph, slice, tokens, kernels_, pool_.size(), int8_ ? &packed_ : nullptr);
+    HETERO_RETURN_IF_ERROR(pack(executable->packed).with_prefix(info_.id));
     const Bytes needed = executable->scratch_floats * static_cast<Bytes>(sizeof(float));
     const std::lock_guard lock(mutex_);
     if (needed > 0 && (scratch_ == nullptr || scratch_->size() < needed)) {
@@ -101,6 +106,26 @@ class CpuProcessor : public Processor {
   }
 
  private:
+  /// Weights to pack, between two pieces of work of the queue: packing needs the pool's threads.
+  struct Packing {
+    const std::vector<cpu::PackedSegment>* segments = nullptr;
+    Status status;
+    bool done = false;
+  };
+
+  Status pack(const std::vector<cpu::PackedSegment>& segments) {
+    if (segments.empty()) {
+      return {};
+    }
+    Packing packing;
+    packing.segments = &segments;
+    std::unique_lock lock(mutex_);
+    packings_.push_back(&packing);
+    wake_.notify_one();
+    packed_some_.wait(lock, [&] { return packing.done; });
+    return packing.status;
+  }
+
   /// Resolves bindings to addresses, and refuses those that reach outside of their buffers.
   Status bind(const CpuExecutable& e, const Launch& launch, const std::vector<ValueId>& values,
               std::span<const Binding> bindings, bool output, std::array<cpu::View, 3>& views) const {
@@ -139,12 +164,29 @@ class CpuProcessor : public Processor {
       Work work;
       {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-        if (queue_.empty()) {
+        wake_.wait(lock, [&] { return stop_ || head_ < queue_.size() || !packings_.empty(); });
+        if (!packings_.empty()) {
+          Packing& packing = *packings_.front();
+          packings_.pop_front();
+          lock.unlock();
+          for (const cpu::PackedSegment& segment : *packing.segments) {
+            if (packing.status.ok()) {
+              packing.status = cpu::pack(*segment.rows, *kernels_.int8, pool_);
+            }
+          }
+          lock.lock();
+          packing.done = true;
+          packed_some_.notify_all();
+          continue;
+        }
+        if (head_ == queue_.size()) {
           return;
         }
-        work = std::move(queue_.front());
-        queue_.pop_front();
+        work = std::move(queue_[head_++]);
+        if (head_ == queue_.size()) {
+          queue_.clear();
+          head_ = 0;
+        }
       }
       ++taken;
       const Nanos begin = now();
@@ -160,7 +202,7 @@ class CpuProcessor : public Processor {
   const Traits traits_;
   const cpu::Kernels& kernels_;
   const bool int8_;
-  std::mutex compile_mutex_;
+  mutable std::mutex compile_mutex_;
   cpu::PackedWeights packed_;  // under compile_mutex_
   const std::vector<int> cpus_;
   ThreadPool pool_;
@@ -169,7 +211,10 @@ class CpuProcessor : public Processor {
   std::mutex mutex_;
   std::shared_ptr<PageMemory> scratch_;  // the largest any executable needs
   std::condition_variable wake_;
-  std::deque<Work> queue_;
+  std::condition_variable packed_some_;
+  std::vector<Work> queue_;  // from head_ on; emptied when all was taken, so that it stops growing soon
+  size_t head_ = 0;
+  std::deque<Packing*> packings_;
   bool stop_ = false;
   std::atomic<uint64_t> queued_ = 0;
   std::thread owner_;  // last: starts when everything else is there

@@ -10,24 +10,29 @@
 #include <cstdint>
 
 #include "cpu/kernels.h"
+#include "cpu/tiles.h"
 
 namespace hetero::cpu {
 
 /// What belongs to 32 activations: x[i] = scale * q[i].
 struct Int8Block {
   float scale;
-  float sum;      // scale * (q[0] + ... + q[31])
-  int32_t q_sum;  // q[0] + ... + q[31]
+  float sum;           // scale * (q[0] + ... + q[31])
+  int32_t q_sum8;      // 8 * (q[0] + ... + q[31])
+  int32_t first_sum8;  // 8 * (q[0] + ... + q[15])
 };
 
-/// Rows of activations, quantized. k is a multiple of 32.
+/// Rows of activations, quantized, in groups of `tile` rows that lie interleaved: block b of row i is
+/// the ((i / tile * (k / 32) + b) * tile + i % tile)-th. k is a multiple of 32.
 struct Int8Rows {
-  int8_t* q = nullptr;          // [rows, k]
-  Int8Block* blocks = nullptr;  // [rows, k / 32]
+  int8_t* q = nullptr;  // 32 for each block
+  Int8Block* blocks = nullptr;
+  int64_t tile = 1;
 };
 
 struct Int8Kernels {
   int64_t lanes;  // weight rows in a panel
+  int64_t tile;   // largest Int8Rows::tile; with more rows than that, the tile must be this
 
   /// Bytes of a panel of rows of k elements; 0 where there is no kernel for the type.
   int64_t (*panel_bytes)(DType dtype, int64_t k);
@@ -35,13 +40,17 @@ struct Int8Kernels {
   /// Packs w.rows <= lanes rows; lanes past the last repeat it. The panel is 64-byte aligned.
   void (*pack_panel)(const WeightRows& w, int64_t k, std::byte* panel);
 
-  /// One row, rounded as GGUF's Q8_1 does (the scale too is rounded, to F16).
-  void (*quantize_row)(const float* x, int64_t k, int8_t* q, Int8Block* blocks);
+  /// One row, rounded to the nearest of 255 steps of each block (as GGUF's Q8_1 does, but with an exact
+  /// scale), into every tile-th block from q and blocks on.
+  void (*quantize_row)(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks);
 
-  /// y[i, c] = dot(x row i, weight row c) + bias[c] for `rows` rows of x and `cols` <= lanes rows of
-  /// the panel. `bias` may be null.
+  /// y[i, c] = dot(x row i, weight row c) + bias[c] for `rows` rows of x and `cols` weight rows: of the
+  /// panel, and of those behind it. `bias` may be null.
   void (*multiply)(DType dtype, const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows,
                    int64_t cols, const float* bias, float* y, int64_t y_stride);
+
+  /// For many rows, over the same panels, or nullptr.
+  const TileKernels* tiles;
 };
 
 extern const Int8Kernels kScalarInt8Kernels;
@@ -49,6 +58,8 @@ extern const Int8Kernels kScalarInt8Kernels;
 extern const Int8Kernels kAvx2Int8Kernels;
 extern const Int8Kernels kAvxVnniInt8Kernels;  // AVX2 with the VEX form of VNNI
 extern const Int8Kernels kAvx512VnniInt8Kernels;
+#elif defined(__aarch64__)
+extern const Int8Kernels kDotProductInt8Kernels;
 #endif
 
 }  // namespace hetero::cpu

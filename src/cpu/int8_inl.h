@@ -1,158 +1,31 @@
-// The 8-bit products, written once over `I`, the level's vectors of `lanes` 32-bit numbers, under
-// the rules of kernels_inl.h (which is included before, for V and the block formats).
+// The 8-bit products, written once over `I`, the level's vectors of 32-bit numbers, under the rules of
+// kernels_inl.h (which is included before, for V and the block formats).
 //
-// I provides: kLanes, Ints, Floats, load(bytes), low(Ints) and high(Ints) (the nibbles of each byte),
-// broadcast(four bytes), dot(Ints sum, w, x): sum plus the products of 4-bit numbers w with signed x,
-// in whatever form total(sum) turns into one number a lane; dot_signed and total_signed: the same
-// for 8-bit numbers stored as signed(q); zero, subtract(Ints, int32), to_floats, load_f16, load_u8,
-// set, mul, fma, store.
+// I provides: kLanes, kVectors, kTile, kDecodedBlocks, kSignedZero, Ints, Floats, load(bytes), low(Ints)
+// and high(Ints) (the nibbles of each byte), store_ints, zero, subtract(Ints, int32), to_floats, load_f16,
+// load_u8, load_i8, set, load_floats, mul, fma, store; and
+//   broadcast(four bytes)
+//   add_bits(numbers, bits, shift, mask): numbers | (bits << shift & mask), byte by byte, to the right
+//     for negative shifts
+//   dot(Ints sum, w, x): sum plus the products of 4-bit numbers w with signed x, in whatever form
+//     total(sum) turns into one number a lane
+//   dot_small, dot_signed: the same for numbers of up to 6 bits, and for 8-bit numbers stored with
+//     kSignedZero added; sums are one number a lane
+//   settle(Ints&): makes the compiler compute it here, not where it is used first (GCC would postpone
+//     sums and keep their terms in memory)
 
 using Ints = I::Ints;
 using Floats = I::Floats;
 constexpr int kLanes = I::kLanes;
-constexpr int kInt8Tile = I::kTile;  // rows of activations that one pass over a panel serves
+constexpr int kVectors = I::kVectors;  // of a panel: each broadcast activation meets so many
+constexpr int kPanelRows = kVectors * kLanes;
+constexpr int64_t kFewInt8Rows = 3;  // up to so many rows, numbers are not worth decoding to memory
+constexpr int kInt8Tile = I::kTile;  // rows of activations that one pass over decoded numbers serves
 
-// Packed formats. A panel is a sequence of super-blocks: a header, then kBlocks blocks, each with its
-// scales and its numbers. The numbers of element 4j + b of lane l: byte (j * lanes + l) * 4 + b;
-// nibbles hold element 16 + 4j + b above it.
-
-struct Packed4 {  // numbers of 4 bits
-  static constexpr int kNumberBytes = 16 * kLanes;
-  static constexpr bool kSigned = false;
-  HETERO_KERNEL void pack(const int8_t* q, int lane, std::byte* numbers) {
-    for (int i = 0; i < 16; ++i) {
-      numbers[(i / 4 * kLanes + lane) * 4 + i % 4] = static_cast<std::byte>(q[i] | q[i + 16] << 4);
-    }
-  }
-  // The numbers that meet elements 4j.. and 16 + 4j.. of the activations.
-  HETERO_KERNEL void pair(const std::byte* numbers, int j, Ints& first, Ints& second) {
-    const Ints both = I::load(numbers + j * 4 * kLanes);
-    first = I::low(both);
-    second = I::high(both);
-  }
-};
-struct Packed8 {  // numbers of 8 bits
-  static constexpr int kNumberBytes = 32 * kLanes;
-  static constexpr bool kSigned = true;
-  HETERO_KERNEL void pack(const int8_t* q, int lane, std::byte* numbers) {
-    for (int i = 0; i < 32; ++i) {
-      numbers[(i / 4 * kLanes + lane) * 4 + i % 4] = I::signed_byte(q[i]);
-    }
-  }
-  HETERO_KERNEL void pair(const std::byte* numbers, int j, Ints& first, Ints& second) {
-    first = I::load(numbers + j * 4 * kLanes);
-    second = I::load(numbers + (j + 4) * 4 * kLanes);
-  }
-};
-
-HETERO_KERNEL void copy_half(const std::byte* from, int lane, std::byte* to) {
-  __builtin_memcpy(to + 2 * lane, from, 2);
-}
-
-// kZero: the number that stands for 0, taken off in integers. With kOffset, offset * sum is added.
-struct Panel4_0 : Packed4 {
-  using Source = Q4_0;
-  static constexpr int kBlocks = 1;
-  static constexpr int kHeaderBytes = 0;
-  static constexpr int kScaleBytes = 2 * kLanes;
-  static constexpr int kZero = 8;
-  static constexpr bool kOffset = false;
-  struct Header {};
-  HETERO_KERNEL void pack_header(const std::byte*, int, std::byte*) {}
-  HETERO_KERNEL void pack_scales(const std::byte* block, int, int lane, std::byte* to) {
-    copy_half(block, lane, to);
-  }
-  HETERO_KERNEL Header header(const std::byte*) { return {}; }
-  HETERO_KERNEL Floats scale(const Header&, const std::byte* scales) { return I::load_f16(scales); }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte*) { return I::set(0.0f); }
-};
-struct Panel4_1 : Packed4 {
-  using Source = Q4_1;
-  static constexpr int kBlocks = 1;
-  static constexpr int kHeaderBytes = 0;
-  static constexpr int kScaleBytes = 4 * kLanes;
-  static constexpr int kZero = 0;
-  static constexpr bool kOffset = true;
-  struct Header {};
-  HETERO_KERNEL void pack_header(const std::byte*, int, std::byte*) {}
-  HETERO_KERNEL void pack_scales(const std::byte* block, int, int lane, std::byte* to) {
-    copy_half(block, lane, to);
-    copy_half(block + 2, lane, to + 2 * kLanes);
-  }
-  HETERO_KERNEL Header header(const std::byte*) { return {}; }
-  HETERO_KERNEL Floats scale(const Header&, const std::byte* scales) { return I::load_f16(scales); }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte* scales) {
-    return I::load_f16(scales + 2 * kLanes);
-  }
-};
-struct Panel8_0 : Packed8 {
-  using Source = Q8_0;
-  static constexpr int kBlocks = 1;
-  static constexpr int kHeaderBytes = 0;
-  static constexpr int kScaleBytes = 2 * kLanes;
-  static constexpr int kZero = I::kSignedZero;
-  static constexpr bool kOffset = false;
-  struct Header {};
-  HETERO_KERNEL void pack_header(const std::byte*, int, std::byte*) {}
-  HETERO_KERNEL void pack_scales(const std::byte* block, int, int lane, std::byte* to) {
-    copy_half(block, lane, to);
-  }
-  HETERO_KERNEL Header header(const std::byte*) { return {}; }
-  HETERO_KERNEL Floats scale(const Header&, const std::byte* scales) { return I::load_f16(scales); }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte*) { return I::set(0.0f); }
-};
-struct Panel4_K : Packed4 {
-  using Source = Q4_K;
-  static constexpr int kBlocks = 8;
-  static constexpr int kHeaderBytes = 4 * kLanes;
-  static constexpr int kScaleBytes = 2 * kLanes;
-  static constexpr int kZero = 0;
-  static constexpr bool kOffset = true;
-  struct Header {
-    Floats d;
-    Floats minus_dmin;
-  };
-  HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
-    copy_half(block, lane, to);
-    copy_half(block + 2, lane, to + 2 * kLanes);
-  }
-  HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
-    uint8_t scale[8];
-    uint8_t min[8];
-    unpack_scales(block + 4, scale, min);
-    to[lane] = static_cast<std::byte>(scale[part]);
-    to[kLanes + lane] = static_cast<std::byte>(min[part]);
-  }
-  HETERO_KERNEL Header header(const std::byte* p) {
-    return {I::load_f16(p), I::mul(I::load_f16(p + 2 * kLanes), I::set(-1.0f))};
-  }
-  HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales) {
-    return I::mul(h.d, I::load_u8(scales));
-  }
-  HETERO_KERNEL Floats offset(const Header& h, const std::byte* scales) {
-    return I::mul(h.minus_dmin, I::load_u8(scales + kLanes));
-  }
-};
-
-/// Calls visit.template operator()<P>() for the packed form of dtype; does nothing for other types.
-template <class Visit>
-HETERO_KERNEL void with_panel(DType dtype, const Visit& visit) {
-  switch (dtype) {
-    case DType::kQ4_0:
-      return visit.template operator()<Panel4_0>();
-    case DType::kQ4_1:
-      return visit.template operator()<Panel4_1>();
-    case DType::kQ8_0:
-      return visit.template operator()<Panel8_0>();
-    case DType::kQ4_K:
-      return visit.template operator()<Panel4_K>();
-    default:
-      return;
-  }
-}
+#include "cpu/int8_panels_inl.h"
 
 template <class P>
-constexpr int64_t kSuperBytes = P::kHeaderBytes + P::kBlocks*(P::kScaleBytes + P::kNumberBytes);
+constexpr int64_t kSuperBytes = P::kHeaderBytes + P::kBlocks*(P::kScaleBytes + kNumberBytes<P>);
 
 int64_t int8_panel_bytes(DType dtype, int64_t k) {
   int64_t bytes = 0;
@@ -162,127 +35,325 @@ int64_t int8_panel_bytes(DType dtype, int64_t k) {
 
 void pack_int8_panel(const WeightRows& w, int64_t k, std::byte* panel) {
   with_panel(w.dtype, [&]<class P>() {
-    Unpacked u;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const std::byte* from = w.data + min_of(lane, w.rows - 1) * w.row_bytes;
-      std::byte* to = panel;
-      for (int64_t at = 0; at < k; at += P::Source::kElements, from += P::Source::kBytes) {
-        P::Source::unpack(from, u);
-        P::pack_header(from, lane, to);
-        to += P::kHeaderBytes;
-        for (int part = 0; part < P::kBlocks; ++part, to += P::kScaleBytes + P::kNumberBytes) {
-          P::pack_scales(from, part, lane, to);
-          P::pack(u.q + 32 * part, lane, to + P::kScaleBytes);
+    const std::byte* from[kPanelRows];
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      from[lane] = w.data + min_of(lane, w.rows - 1) * w.row_bytes;
+    }
+    for (int64_t at = 0; at < k; at += P::Source::kElements) {
+      for (int lane = 0; lane < kPanelRows; ++lane) {
+        P::pack_header(from[lane], lane, panel);
+      }
+      panel += P::kHeaderBytes;
+      for (int part = 0; part < P::kBlocks; ++part) {
+        std::byte* numbers = panel + P::kScaleBytes;
+        for (int lane = 0; lane < kPanelRows; ++lane) {
+          P::pack_scales(from[lane], part, lane, panel);
+          for (int j = 0; j < P::kWords; ++j) {
+            const uint32_t word = P::word(from[lane], part, j);
+            __builtin_memcpy(numbers + (j * kPanelRows + lane) * 4, &word, sizeof(word));
+          }
         }
+        panel += P::kScaleBytes + kNumberBytes<P>;
+      }
+      for (int lane = 0; lane < kPanelRows; ++lane) {
+        from[lane] += P::Source::kBytes;
       }
     }
   });
 }
 
-void quantize_int8_row(const float* x, int64_t k, int8_t* q, Int8Block* blocks) {
-  for (int64_t at = 0; at < k; at += 32, ++blocks) {
+void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks) {
+  for (int64_t at = 0; at < k; at += 32, q += 32 * tile, blocks += tile) {
     Reg largest = V::zero();
     for (int j = 0; j < 32; j += kW) {
       const Reg r = V::load(x + at + j);
       largest = V::max(largest, V::max(r, V::sub(V::zero(), r)));
     }
     const float most = V::largest(largest);
-    float scale = most / 127.0f;
+    const float scale = most / 127.0f;
     const float inverse = most > 0.0f ? 127.0f / most : 0.0f;
-    if (scale >= 0x1p-14f && scale <= 65504.0f) {  // where F16 has all its bits
-      uint16_t halves[kW];
-      V::store_f16(halves, V::set(scale));
-      scale = V::f16(reinterpret_cast<const std::byte*>(halves));
-    }
-    int32_t sum = 0;
+    Reg sums[2] = {V::zero(), V::zero()};  // of whole numbers: exact
     for (int j = 0; j < 32; j += kW) {
-      V::store_i8(q + at + j, V::round(V::mul(V::load(x + at + j), V::set(inverse))));
+      const Reg r = V::round(V::mul(V::load(x + at + j), V::set(inverse)));
+      V::store_i8(q + j, r);
+      sums[j / 16] = V::add(sums[j / 16], r);
     }
-    for (int j = 0; j < 32; ++j) {
-      sum += q[at + j];
-    }
-    *blocks = {scale, scale * static_cast<float>(sum), sum};
+    const float first = V::sum(sums[0]);
+    const float sum = first + V::sum(sums[1]);
+    // What is not a number has no sum in integers, and spoils the result through the scale.
+    const auto eightfold = [](float f) { return f == f ? 8 * static_cast<int32_t>(f) : 0; };
+    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first)};
   }
 }
 
+// acc += (scale * x.scale) * total + offset * x.sum, the same operations wherever a block is met. `part`: of
+// P::kParts.
+template <class P>
+HETERO_KERNEL Floats add_block(Floats acc, Ints sum, Floats scale, Floats offset, const Int8Block& x,
+                               int part) {
+  Ints total = P::kNumbers == Numbers::kNibbles ? I::total(sum) : sum;
+  if (P::kZero != 0) {
+    const int32_t q_sum8 = P::kParts == 1 ? x.q_sum8 : part == 0 ? x.first_sum8 : x.q_sum8 - x.first_sum8;
+    total = I::subtract(total, P::kZero / 8 * q_sum8);
+  }
+  acc = I::fma(I::mul(scale, I::set(x.scale)), I::to_floats(total), acc);
+  if (P::kOffset) {
+    acc = I::fma(offset, I::set(x.sum), acc);
+  }
+  return acc;
+}
+template <class P>
+HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
+  if constexpr (P::kNumbers == Numbers::kSigned) {
+    return I::dot_signed(sum, w, x);
+  } else if constexpr (P::kNumbers == Numbers::kSmall) {
+    return I::dot_small(sum, w, x);
+  } else {
+    return I::dot(sum, w, x);
+  }
+}
+
+HETERO_KERNEL void store_row(const float* acc, int64_t cols, const float* bias, float* y) {
+  if (cols == kPanelRows && bias == nullptr) {
+    for (int v = 0; v < kVectors; ++v) {
+      I::store(y + v * kLanes, I::load_floats(acc + v * kLanes));
+    }
+    return;
+  }
+  for (int64_t c = 0; c < cols; ++c) {
+    y[c] = acc[c] + (bias == nullptr ? 0.0f : bias[c]);
+  }
+}
+
+// ---- Few rows: numbers stream by once, decoded in registers --------------------------------------
+
 template <class P, int R>
-void multiply_tile(const std::byte* panel, int64_t k, const int8_t* q, const Int8Block* blocks, int64_t cols,
-                   const float* bias, float* y, int64_t y_stride) {
+void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t cols, const float* bias,
+                  float* y, int64_t y_stride) {
   const int64_t row_blocks = k / 32;
-  Floats acc[R];
+  const int8_t* q = x.q;
+  const Int8Block* blocks = x.blocks;
+  Floats acc[R][kVectors];
   for (int i = 0; i < R; ++i) {
-    acc[i] = I::set(0.0f);
+    for (int v = 0; v < kVectors; ++v) {
+      acc[i][v] = I::set(0.0f);
+    }
   }
   for (int64_t block = 0; block < row_blocks;) {
-    const auto header = P::header(panel);
+    typename P::Header header[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      header[v] = P::header(panel, v);
+    }
     panel += P::kHeaderBytes;
-    for (int part = 0; part < P::kBlocks;
-         ++part, ++block, q += 32, panel += P::kScaleBytes + P::kNumberBytes) {
+    for (int part = 0; part < P::kBlocks; ++part, ++block) {
       const std::byte* numbers = panel + P::kScaleBytes;
-      Ints sum[R];
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        sum[i] = I::zero();
+      for (int line = 0; line < P::kScaleBytes + kNumberBytes<P>; line += 64) {
+        V::prefetch(panel + 4096 + line);
       }
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        Ints first;
-        Ints second;
-        P::pair(numbers, j, first, second);
-#pragma GCC unroll 16
+      Ints sum[P::kParts][R][kVectors];
+      for (int h = 0; h < P::kParts; ++h) {
         for (int i = 0; i < R; ++i) {
-          const int8_t* x = q + i * k + 4 * j;
-          if constexpr (P::kSigned) {
-            sum[i] =
-                I::dot_signed(I::dot_signed(sum[i], first, I::broadcast(x)), second, I::broadcast(x + 16));
-          } else {
-            sum[i] = I::dot(I::dot(sum[i], first, I::broadcast(x)), second, I::broadcast(x + 16));
+          for (int v = 0; v < kVectors; ++v) {
+            sum[h][i][v] = I::zero();
           }
         }
       }
-      const Floats scale = P::scale(header, panel);
-      const Floats offset = P::offset(header, panel);
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const Int8Block& b = blocks[i * row_blocks + block];
-        Ints total = P::kSigned ? I::total_signed(sum[i]) : I::total(sum[i]);
-        if (P::kZero != 0) {
-          total = I::subtract(total, P::kZero * b.q_sum);
-        }
-        acc[i] = I::fma(I::mul(scale, I::set(b.scale)), I::to_floats(total), acc[i]);
-        if (P::kOffset) {
-          acc[i] = I::fma(offset, I::set(b.sum), acc[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          Ints first;
+          Ints second;
+          P::pair(numbers, j, v, first, second);
+#pragma GCC unroll 4
+          for (int i = 0; i < R; ++i) {
+            const int8_t* xi = q + i * 32 + 4 * j;
+            Ints& first_sum = sum[0][i][v];
+            Ints& second_sum = sum[P::kParts - 1][i][v];
+            first_sum = add_products<P>(first_sum, first, I::broadcast(xi));
+            second_sum = add_products<P>(second_sum, second, I::broadcast(xi + 16));
+          }
         }
       }
+      for (int v = 0; v < kVectors; ++v) {
+        const Floats offset = P::offset(header[v], panel, v);
+        for (int h = 0; h < P::kParts; ++h) {
+          const Floats scale = P::scale(header[v], panel, h, v);
+          for (int i = 0; i < R; ++i) {
+            acc[i][v] = add_block<P>(acc[i][v], sum[h][i][v], scale, offset, blocks[i], h);
+          }
+        }
+      }
+      panel += P::kScaleBytes + kNumberBytes<P>;
+      q += 32 * x.tile;
+      blocks += x.tile;
     }
   }
-  for (int i = 0; i < R; ++i, y += y_stride) {
-    alignas(64) float whole[kLanes];
-    I::store(whole, acc[i]);
-    for (int64_t c = 0; c < cols; ++c) {
-      y[c] = whole[c] + (bias == nullptr ? 0.0f : bias[c]);
+  for (int i = 0; i < R; ++i) {
+    alignas(64) float whole[kPanelRows];
+    for (int v = 0; v < kVectors; ++v) {
+      I::store(whole + v * kLanes, acc[i][v]);
     }
+    store_row(whole, cols, bias, y + i * y_stride);
+  }
+}
+
+// ---- Many rows: numbers decoded once into a first-level cache ------------------------------------
+
+constexpr int64_t kDecodedBlocks = I::kDecodedBlocks;
+constexpr int64_t kDecodedRows = 96;  // of activations that decoded numbers meet; a multiple of all tiles
+
+// Some blocks of a panel: bytes (8 * block + j) * 4 * kPanelRows.. hold elements 4j.. of every row.
+struct DecodedPanel {
+  alignas(64) std::byte numbers[kDecodedBlocks * 32 * kPanelRows];
+  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];  // [block][P::kParts][row]
+  alignas(64) float offset[kDecodedBlocks * kPanelRows];
+};
+
+template <class P>
+HETERO_KERNEL void decode_blocks_of(const std::byte* panel, int64_t blocks, DecodedPanel& to) {
+  std::byte* numbers = to.numbers;
+  for (int64_t block = 0; block < blocks;) {
+    typename P::Header header[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      header[v] = P::header(panel, v);
+    }
+    panel += P::kHeaderBytes;
+    for (int part = 0; part < P::kBlocks; ++part, ++block) {
+      for (int v = 0; v < kVectors; ++v) {
+        for (int h = 0; h < P::kParts; ++h) {
+          I::store(to.scale + (block * P::kParts + h) * kPanelRows + v * kLanes,
+                   P::scale(header[v], panel, h, v));
+        }
+        I::store(to.offset + block * kPanelRows + v * kLanes, P::offset(header[v], panel, v));
+        for (int j = 0; j < 4; ++j) {
+          Ints first;
+          Ints second;
+          P::pair(panel + P::kScaleBytes, j, v, first, second);
+          I::store_ints(numbers + (j * kVectors + v) * 4 * kLanes, first);
+          I::store_ints(numbers + ((j + 4) * kVectors + v) * 4 * kLanes, second);
+        }
+      }
+      numbers += 32 * kPanelRows;
+      panel += P::kScaleBytes + kNumberBytes<P>;
+    }
+  }
+}
+
+// R rows times decoded blocks, added to acc [R][kPanelRows], which stays in memory: registers are for
+// the integer sums.
+template <class P, int R>
+void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const int8_t* q,
+                      const Int8Block* blocks, float* acc) {
+  const std::byte* numbers = w.numbers;
+  const float* scale = w.scale;
+  const float* offset = w.offset;
+  for (int64_t block = 0; block < count; ++block) {
+#pragma GCC unroll 2
+    for (int h = 0; h < P::kParts; ++h) {
+      Ints sum[R][kVectors];
+#pragma GCC unroll 8
+      for (int jj = 0; jj < 8 / P::kParts; ++jj) {
+        const int j = h * 8 / P::kParts + jj;
+        Ints wj[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          wj[v] = load_word(numbers, j, v);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < R; ++i) {
+          const Ints x = I::broadcast(q + i * 32 + 4 * j);
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) {
+            sum[i][v] = add_products<P>(jj == 0 ? I::zero() : sum[i][v], wj[v], x);
+            I::settle(sum[i][v]);
+          }
+        }
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          float* to = acc + i * kPanelRows + v * kLanes;
+          I::store(to, add_block<P>(I::load_floats(to), sum[i][v], I::load_floats(scale + v * kLanes),
+                                    I::load_floats(offset + v * kLanes), blocks[i], h));
+        }
+      }
+      scale += kPanelRows;
+    }
+    numbers += 32 * kPanelRows;
+    offset += kPanelRows;
+    q += 32 * tile;
+    blocks += tile;
   }
 }
 
 template <class P, int R = kInt8Tile>
-HETERO_KERNEL void multiply_rows(int64_t rows, const std::byte* panel, int64_t k, const int8_t* q,
-                                 const Int8Block* blocks, int64_t cols, const float* bias, float* y,
-                                 int64_t y_stride) {
+HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, int64_t tile,
+                                         const int8_t* q, const Int8Block* blocks, float* acc) {
   if constexpr (R > 1) {
     if (rows < R) {
-      return multiply_rows<P, R - 1>(rows, panel, k, q, blocks, cols, bias, y, y_stride);
+      return multiply_decoded_rows<P, R - 1>(rows, w, count, tile, q, blocks, acc);
     }
   }
-  multiply_tile<P, R>(panel, k, q, blocks, cols, bias, y, y_stride);
+  multiply_decoded<P, R>(w, count, tile, q, blocks, acc);
+}
+
+// Columns of activations stay in the second-level cache while a group of panels passes by; sums of all of
+// them lie there as well, and go out as long runs of each row.
+template <class P>
+void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows, int64_t cols,
+                   const float* bias, float* y, int64_t y_stride) {
+  constexpr int64_t kGroup = 8;
+  constexpr int64_t kGroupCols = kGroup * kPanelRows;
+  const int64_t row_blocks = k / 32;
+  const int64_t panel_bytes = row_blocks / P::kBlocks * kSuperBytes<P>;
+  const int64_t parts = (row_blocks + kDecodedBlocks - 1) / kDecodedBlocks;
+  const int64_t each = ((row_blocks + parts - 1) / parts + P::kBlocks - 1) / P::kBlocks * P::kBlocks;
+  DecodedPanel decoded;
+  alignas(64) float acc[kGroup][kDecodedRows * kPanelRows];
+  for (int64_t first = 0; first < rows; first += kDecodedRows) {
+    const int64_t some = min_of(kDecodedRows, rows - first);
+    for (int64_t column = 0; column < cols; column += kGroupCols) {
+      const std::byte* group = panel + column / kPanelRows * panel_bytes;
+      const int64_t panels = (min_of(kGroupCols, cols - column) + kPanelRows - 1) / kPanelRows;
+      for (int64_t p = 0; p < panels; ++p) {
+        __builtin_memset(acc[p], 0, static_cast<size_t>(some * kPanelRows) * sizeof(float));
+      }
+      for (int64_t block = 0; block < row_blocks; block += each) {
+        const int64_t count = min_of(each, row_blocks - block);
+        for (int64_t p = 0; p < panels; ++p) {
+          decode_blocks_of<P>(group + p * panel_bytes + block / P::kBlocks * kSuperBytes<P>, count, decoded);
+          for (int64_t i = 0; i < some; i += x.tile) {
+            const int64_t at = (first + i) * row_blocks + block * x.tile;
+            multiply_decoded_rows<P>(min_of(x.tile, some - i), decoded, count, x.tile, x.q + 32 * at,
+                                     x.blocks + at, acc[p] + i * kPanelRows);
+          }
+        }
+      }
+      for (int64_t i = 0; i < some; ++i) {
+        for (int64_t p = 0; p < panels; ++p) {
+          const int64_t c = column + p * kPanelRows;
+          store_row(acc[p] + i * kPanelRows, min_of(kPanelRows, cols - c),
+                    bias == nullptr ? nullptr : bias + c, y + (first + i) * y_stride + c);
+        }
+      }
+    }
+  }
 }
 
 void multiply_int8(DType dtype, const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows,
                    int64_t cols, const float* bias, float* y, int64_t y_stride) {
   with_panel(dtype, [&]<class P>() {
-    for (int64_t i = 0; i < rows; i += kInt8Tile) {
-      multiply_rows<P>(min_of(kInt8Tile, rows - i), panel, k, x.q + i * k, x.blocks + i * (k / 32), cols,
-                       bias, y + i * y_stride, y_stride);
+    if (rows > kFewInt8Rows) {
+      return multiply_many<P>(panel, k, x, rows, cols, bias, y, y_stride);
+    }
+    const auto multiply = rows == 1   ? multiply_few<P, 1>
+                          : rows == 2 ? multiply_few<P, 2>
+                                      : multiply_few<P, 3>;
+    for (int64_t c = 0; c < cols; c += kPanelRows, panel += k / 32 / P::kBlocks * kSuperBytes<P>) {
+      multiply(panel, k, x, min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c, y + c,
+               y_stride);
     }
   });
 }

@@ -31,7 +31,7 @@ class Int8 : public testing::TestWithParam<std::string> {
   const Int8Kernels* kernels_ = nullptr;
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Int8, testing::Values("scalar", "avx2", "avx2-vnni", "avx512-vnni"),
+INSTANTIATE_TEST_SUITE_P(Cpu, Int8, testing::Values("scalar", "avx2", "avx2-vnni", "avx512-vnni", "dotprod"),
                          [](const auto& level) {
                            std::string name = level.param;
                            std::erase(name, '-');
@@ -52,22 +52,24 @@ TEST_P(Int8, RowsAreRoundedToTheNearestOfTheirBlocksScale) {
   std::vector<float> x = randoms(32 * 7, 1.0f, 1);
   std::fill_n(x.begin() + 32, 32, 0.0f);
   for (int i = 0; i < 32; ++i) {
-    x[static_cast<size_t>(64 + i)] *= 1e-9f;  // F16 has no such scale
+    x[static_cast<size_t>(64 + i)] *= 1e-9f;
     x[static_cast<size_t>(96 + i)] *= 1e9f;
     x[static_cast<size_t>(128 + i)] = i % 2 == 0 ? 127.0f : -127.0f;
   }
   std::vector<int8_t> q(x.size());
   std::vector<Int8Block> blocks(x.size() / 32);
-  kernels_->quantize_row(x.data(), static_cast<int64_t>(x.size()), q.data(), blocks.data());
+  kernels_->quantize_row(x.data(), static_cast<int64_t>(x.size()), 1, q.data(), blocks.data());
   for (size_t b = 0; b < blocks.size(); ++b) {
     int sum = 0;
+    int first = 0;
     for (size_t i = 32 * b; i < 32 * (b + 1); ++i) {
-      // Half a step, and what rounding the scale to F16 moves the largest of 127 steps.
-      const double tolerance = blocks[b].scale * (0.5 + 127.0 * 0x1p-11 + 1e-3);
+      const double tolerance = blocks[b].scale * (0.5 + 127.0 * 4 * kUnit);  // half a step
       EXPECT_LE(std::abs(double{x[i]} - double{blocks[b].scale} * q[i]), tolerance) << i;
       sum += q[i];
+      first += i % 32 < 16 ? q[i] : 0;
     }
-    EXPECT_EQ(blocks[b].q_sum, sum);
+    EXPECT_EQ(blocks[b].q_sum8, 8 * sum);
+    EXPECT_EQ(blocks[b].first_sum8, 8 * first);
     EXPECT_FLOAT_EQ(blocks[b].sum, blocks[b].scale * static_cast<float>(sum));
   }
   EXPECT_EQ(q[128], 127);
@@ -82,24 +84,41 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
       continue;
     }
     ++types;
-    for (const int64_t k : {unit, 3 * unit, 8 * unit}) {
-      for (int64_t n = 1; n <= kernels_->lanes; n += 3) {
-        for (const int64_t m : {1, 2, 3, 5, 6, 7, 11, 12, 13, 29}) {
+    for (const int64_t k : {unit, 3 * unit, (26 * 32 + unit - 1) / unit * unit}) {
+      for (const int64_t n :
+           {int64_t{1}, int64_t{6}, kernels_->lanes - 1, kernels_->lanes, 9 * kernels_->lanes + 2}) {
+        const int64_t panels = (n + kernels_->lanes - 1) / kernels_->lanes;
+        const int64_t panel_bytes = kernels_->panel_bytes(dtype, k);
+        for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 12, 13, 99}) {
+          if (n > kernels_->lanes && m != 1 && m != 7) {
+            continue;
+          }
           const std::vector<std::byte> bytes = random_blocks(dtype, n * k, static_cast<uint32_t>(n + k));
           std::vector<float> w(static_cast<size_t>(n * k));
           dequantize(dtype, bytes.data(), n * k, w.data());
           const std::vector<float> x = randoms(m * k, 1.0f, static_cast<uint32_t>(m));
           const std::vector<float> bias = randoms(n, 1.0f, 7);
-          std::vector<int8_t> q(x.size());
-          std::vector<Int8Block> blocks(x.size() / 32);
+          const int64_t tile = std::min(m, kernels_->tile);
+          const int64_t row_blocks = k / 32;
+          const auto place = [&](int64_t i, int64_t block) {
+            return static_cast<size_t>((i / tile * row_blocks + block) * tile + i % tile);
+          };
+          std::vector<int8_t> q(place(m + tile, 0) * 32);
+          std::vector<Int8Block> blocks(q.size() / 32);
           for (int64_t i = 0; i < m; ++i) {
-            kernels_->quantize_row(x.data() + i * k, k, q.data() + i * k, blocks.data() + i * (k / 32));
+            kernels_->quantize_row(x.data() + i * k, k, tile, q.data() + place(i, 0) * 32,
+                                   blocks.data() + place(i, 0));
           }
           auto* panel = static_cast<std::byte*>(
-              std::aligned_alloc(64, static_cast<size_t>((kernels_->panel_bytes(dtype, k) + 63) / 64 * 64)));
-          kernels_->pack_panel({dtype, bytes.data(), row_bytes(dtype, k), n}, k, panel);
+              std::aligned_alloc(64, static_cast<size_t>((panels * panel_bytes + 63) / 64 * 64)));
+          for (int64_t p = 0; p < panels; ++p) {
+            const int64_t row = p * kernels_->lanes;
+            kernels_->pack_panel({dtype, bytes.data() + row * row_bytes(dtype, k), row_bytes(dtype, k),
+                                  std::min(kernels_->lanes, n - row)},
+                                 k, panel + p * panel_bytes);
+          }
           std::vector<float> y(static_cast<size_t>(m * (n + 1)), 5.0f);
-          kernels_->multiply(dtype, panel, k, {q.data(), blocks.data()}, m, n,
+          kernels_->multiply(dtype, panel, k, {q.data(), blocks.data(), tile}, m, n,
                              n % 2 == 0 ? bias.data() : nullptr, y.data(), n + 1);
           std::free(panel);
           for (int64_t i = 0; i < m; ++i) {
@@ -107,8 +126,10 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
               double sum = n % 2 == 0 ? bias[static_cast<size_t>(c)] : 0.0;
               double size = std::abs(sum);
               for (int64_t j = 0; j < k; ++j) {
-                const double product = double{blocks[static_cast<size_t>((i * k + j) / 32)].scale} *
-                                       q[static_cast<size_t>(i * k + j)] * w[static_cast<size_t>(c * k + j)];
+                const size_t block = place(i, j / 32);
+                const double product = double{blocks[block].scale} *
+                                       q[block * 32 + static_cast<size_t>(j % 32)] *
+                                       w[static_cast<size_t>(c * k + j)];
                 sum += product;
                 size += std::abs(product);
               }
@@ -122,7 +143,37 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
       }
     }
   }
-  EXPECT_GE(types, 4);
+  EXPECT_GE(types, 8);
+}
+
+TEST_P(Int8, OneRowAndManyGiveTheSameNumbers) {
+  // Whether a token is read alone or in a prompt must not change what it computes.
+  for (const DType dtype :
+       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K, DType::kQ6_K}) {
+    const int64_t k = 7 * 256;
+    const int64_t m = kernels_->tile;
+    const int64_t n = kernels_->lanes;
+    const std::vector<std::byte> bytes = random_blocks(dtype, n * k, 3);
+    const std::vector<float> x = randoms(k, 1.0f, 4);
+    auto* panel = static_cast<std::byte*>(
+        std::aligned_alloc(64, static_cast<size_t>((kernels_->panel_bytes(dtype, k) + 63) / 64 * 64)));
+    kernels_->pack_panel({dtype, bytes.data(), row_bytes(dtype, k), n}, k, panel);
+    std::vector<float> y[2];
+    for (const int64_t rows : {int64_t{1}, m}) {
+      std::vector<int8_t> q(static_cast<size_t>(rows * k));
+      std::vector<Int8Block> blocks(q.size() / 32);
+      for (int64_t i = 0; i < rows; ++i) {
+        kernels_->quantize_row(x.data(), k, rows, q.data() + 32 * i, blocks.data() + i);
+      }
+      std::vector<float>& to = y[rows == 1 ? 0 : 1];
+      to.resize(static_cast<size_t>(rows * n));
+      kernels_->multiply(dtype, panel, k, {q.data(), blocks.data(), rows}, rows, n, nullptr, to.data(), n);
+    }
+    std::free(panel);
+    for (size_t i = 0; i < y[1].size(); ++i) {
+      ASSERT_EQ(y[0][i % static_cast<size_t>(n)], y[1][i]) << traits(dtype).name;
+    }
+  }
 }
 
 TEST_P(Int8, ExtremeNumbersDoNotOverflow) {
@@ -141,12 +192,12 @@ TEST_P(Int8, ExtremeNumbersDoNotOverflow) {
       std::vector<float> x(64, static_cast<float>(127 * sign));
       std::vector<int8_t> q(64);
       std::vector<Int8Block> blocks(2);
-      kernels_->quantize_row(x.data(), 64, q.data(), blocks.data());
+      kernels_->quantize_row(x.data(), 64, 1, q.data(), blocks.data());
       alignas(64) std::byte panel[8192];
       ASSERT_LE(kernels_->panel_bytes(dtype, 64), 8192);
       kernels_->pack_panel({dtype, bytes.data(), row_bytes(dtype, 64), 1}, 64, panel);
       float y = 0.0f;
-      kernels_->multiply(dtype, panel, 64, {q.data(), blocks.data()}, 1, 1, nullptr, &y, 1);
+      kernels_->multiply(dtype, panel, 64, {q.data(), blocks.data(), 1}, 1, 1, nullptr, &y, 1);
       double sum = 0.0;
       for (size_t i = 0; i < 64; ++i) {
         sum += double{w[i]} * x[i];

@@ -3,7 +3,9 @@
 
 struct I {
   static constexpr int kLanes = 8;
+  static constexpr int kVectors = 2;
   static constexpr int kTile = 6;
+  static constexpr int kDecodedBlocks = 24;  // with 16 rows 15 KiB
   using Ints = __m256i;
   using Floats = __m256;
 
@@ -12,6 +14,10 @@ struct I {
   }
   HETERO_KERNEL Ints low(Ints a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
   HETERO_KERNEL Ints high(Ints a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
+  HETERO_KERNEL Ints add_bits(Ints numbers, Ints bits, int shift, char mask) {
+    bits = shift >= 0 ? _mm256_slli_epi16(bits, shift) : _mm256_srli_epi16(bits, -shift);
+    return _mm256_or_si256(numbers, _mm256_and_si256(bits, _mm256_set1_epi8(mask)));
+  }
   HETERO_KERNEL Ints broadcast(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof(four));
@@ -20,23 +26,20 @@ struct I {
   HETERO_KERNEL Ints zero() { return _mm256_setzero_si256(); }
 #if defined(HETERO_DPBUSD)
   static constexpr int kSignedZero = 128;
-  HETERO_KERNEL std::byte signed_byte(int8_t q) {
-    return static_cast<std::byte>(q + 128);
-  }
   HETERO_KERNEL Ints dot(Ints sum, Ints w, Ints x) {
     return HETERO_DPBUSD(sum, w, x);
   }
   HETERO_KERNEL Ints total(Ints sum) {
     return sum;
   }
+  HETERO_KERNEL Ints dot_small(Ints sum, Ints w, Ints x) {
+    return HETERO_DPBUSD(sum, w, x);
+  }
   HETERO_KERNEL Ints dot_signed(Ints sum, Ints w, Ints x) {
     return HETERO_DPBUSD(sum, w, x);
   }
 #else
   static constexpr int kSignedZero = 0;
-  HETERO_KERNEL std::byte signed_byte(int8_t q) {
-    return static_cast<std::byte>(q);
-  }
   // Eight sums of two products of at most 15 * 127 each stay within 16 bits.
   HETERO_KERNEL Ints dot(Ints sum, Ints w, Ints x) {
     return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
@@ -44,15 +47,15 @@ struct I {
   HETERO_KERNEL Ints total(Ints sum) {
     return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
   }
+  HETERO_KERNEL Ints dot_small(Ints sum, Ints w, Ints x) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+  }
   // 128 * 127 + 128 * 127 still fits 16 bits; a second pair would not.
   HETERO_KERNEL Ints dot_signed(Ints sum, Ints w, Ints x) {
     const __m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
   }
 #endif
-  HETERO_KERNEL Ints total_signed(Ints sum) {
-    return sum;
-  }
   HETERO_KERNEL Ints subtract(Ints a, int32_t b) {
     return _mm256_sub_epi32(a, _mm256_set1_epi32(b));
   }
@@ -65,6 +68,9 @@ struct I {
   HETERO_KERNEL Floats load_u8(const std::byte* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }
+  HETERO_KERNEL Floats load_i8(const std::byte* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   HETERO_KERNEL Floats set(float x) {
     return _mm256_set1_ps(x);
   }
@@ -73,6 +79,15 @@ struct I {
   }
   HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) {
     return _mm256_fmadd_ps(a, b, c);
+  }
+  HETERO_KERNEL void settle(Ints& a) {
+    asm("" : "+x"(a));
+  }
+  HETERO_KERNEL Floats load_floats(const float* p) {
+    return _mm256_loadu_ps(p);
+  }
+  HETERO_KERNEL void store_ints(std::byte* p, Ints a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
   }
   HETERO_KERNEL void store(float* p, Floats a) {
     _mm256_storeu_ps(p, a);

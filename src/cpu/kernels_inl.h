@@ -6,7 +6,7 @@
 //
 // V provides: Reg, kWidth, zero, set, load, store, load_f16, store_f16, load_bf16, add, sub, mul,
 // div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
-// exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for block
+// sum_of_four, exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for block
 // formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
 
 #include "cpu/vector_inl.h"

@@ -5,26 +5,44 @@
 namespace hetero::cpu {
 namespace {
 
-// Bytes of quantized activations that stay in a second-level cache while panels pass by.
-constexpr int64_t kRowsBytes = 512 * 1024;
+// Rows of activations that are worth decoding a panel for; a multiple of all tiles.
+constexpr int64_t kLeastRows = 96;
 // Multiply-accumulates that are worth waking another thread for.
-constexpr int64_t kMacsPerUnit = 256 * 1024;
+constexpr int64_t kMacsPerUnit = 128 * 1024;
+// Bytes of weights to pack before the mapped original is given back.
+constexpr int64_t kPackBytes = 1024 * 1024;
+// Rows from which on tile registers are faster: they are filled up to 32.
+constexpr int64_t kTileTokens = 24;
+
+bool in_tiles(const Int8Kernels& kernels, int64_t tokens) {
+  return kernels.tiles != nullptr && tokens >= kTileTokens;
+}
+
+}  // namespace
 
 Status pack(PackedRows& rows, const Int8Kernels& kernels, ThreadPool& pool) {
+  if (rows.panels.data() != nullptr) {
+    return {};
+  }
   const int64_t bytes = kernels.panel_bytes(rows.source.dtype, rows.k);
   const int64_t panels = ceil_div(rows.source.rows, kernels.lanes);
   HETERO_TRY(PageMemory memory, PageMemory::allocate(panels * bytes));
-  for_rows(pool, panels, kernels.lanes * rows.k, [&](int64_t p, int) {
+  memory.use_huge_pages();
+  const int64_t each = std::max<int64_t>(1, kPackBytes / bytes);
+  for_units(pool, ceil_div(panels, each), [&](int64_t unit, int) {
+    const int64_t end = std::min(panels, (unit + 1) * each);
     WeightRows source = rows.source;
-    source.data += p * kernels.lanes * source.row_bytes;
-    source.rows = std::min(kernels.lanes, source.rows - p * kernels.lanes);
-    kernels.pack_panel(source, rows.k, memory.data() + p * bytes);
+    source.data += unit * each * kernels.lanes * source.row_bytes;
+    const std::byte* const begin = source.data;
+    for (int64_t p = unit * each; p < end; ++p, source.data += source.rows * source.row_bytes) {
+      source.rows = std::min(kernels.lanes, rows.source.rows - p * kernels.lanes);
+      kernels.pack_panel(source, rows.k, memory.data() + p * bytes);
+    }
+    MappedFile::release_any(begin, source.data - begin);
   });
   rows.panels = std::move(memory);
   return {};
 }
-
-}  // namespace
 
 std::shared_ptr<PackedRows> PackedWeights::find(const LinearSegment& segment, int64_t k,
                                                 const Int8Kernels& kernels) {
@@ -45,55 +63,105 @@ std::shared_ptr<PackedRows> PackedWeights::find(const LinearSegment& segment, in
   return rows;
 }
 
-int64_t packed_scratch(int64_t tokens, int64_t k) {
-  return tokens * (k / 4 + k / 32 * static_cast<int64_t>(sizeof(Int8Block) / sizeof(float)));
+Bytes PackedWeights::bytes() const {
+  Bytes sum = 0;
+  for (const auto& [key, known] : rows_) {
+    if (const auto rows = known.lock(); rows != nullptr) {
+      sum += rows->panels.size();
+    }
+  }
+  return sum;
 }
 
-Status multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
-                       int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
-                       int64_t y_stride, float* scratch, ThreadPool& pool) {
+int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels) {
+  if (in_tiles(kernels, tokens)) {
+    return round_up(tokens, kernels.tiles->rows) * k / 2;
+  }
+  const int64_t rows = round_up(tokens, std::min(tokens, kernels.tile));
+  return rows * (k / 4 + k / 32 * static_cast<int64_t>(sizeof(Int8Block) / sizeof(float)));
+}
+
+namespace {
+
+/// Part of a product: panels of one segment by rows of activations.
+struct Piece {
+  DType dtype;
+  const std::byte* panel;
+  int64_t column;  // of the slice
+  int64_t cols;
+  int64_t first;  // row of the activations
+  int64_t rows;
+};
+
+/// Spreads panels and rows over threads. Units are groups of panels, few enough for the threads to
+/// end together, each large enough; rows are cut, at multiples of `step`, only where there are too few
+/// panels for the threads, since each part decodes them again.
+template <class Body>
+void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, int64_t tokens,
+                int64_t k, int64_t step, ThreadPool& pool, const Body& body) {
   int64_t panels = 0;
   for (const PackedSegment& s : segments) {
-    if (s.rows->panels.data() == nullptr) {
-      HETERO_RETURN_IF_ERROR(pack(*s.rows, kernels, pool));
-    }
     panels += ceil_div(s.rows->source.rows, kernels.lanes);
   }
-  const int64_t row_blocks = k / 32;
-  const Int8Rows all{reinterpret_cast<int8_t*>(scratch),
-                     reinterpret_cast<Int8Block*>(scratch + tokens * k / 4)};
-  for_rows(pool, tokens, k, [&](int64_t t, int) {
-    kernels.quantize_row(x + t * x_stride, k, all.q + t * k, all.blocks + t * row_blocks);
-  });
-
-  // A unit is a group of panels. Few enough for the threads to end together, each large enough.
   const int64_t macs = kernels.lanes * k * tokens;  // of one panel
-  const int64_t group = std::clamp<int64_t>(panels / (pool.size() * int64_t{8}),
-                                            std::max<int64_t>(1, kMacsPerUnit / std::max<int64_t>(macs, 1)),
-                                            std::max<int64_t>(panels, 1));
-  const int64_t chunk = round_up(std::max<int64_t>(1, kRowsBytes / k), 12);
-  for_units(pool, ceil_div(panels, group), [&](int64_t unit, int) {
-    for (int64_t first = 0; first < tokens; first += chunk) {
-      const int64_t rows = std::min(chunk, tokens - first);
-      const Int8Rows some{all.q + first * k, all.blocks + first * row_blocks};
-      int64_t before = 0;  // panels of the segments before
-      for (const PackedSegment& s : segments) {
-        const WeightRows& source = s.rows->source;
-        const int64_t bytes = kernels.panel_bytes(source.dtype, k);
-        const int64_t count = ceil_div(source.rows, kernels.lanes);
-        const int64_t end = std::min((unit + 1) * group - before, count);
-        for (int64_t p = std::max<int64_t>(0, unit * group - before); p < end; ++p) {
-          const int64_t column = s.out_begin + p * kernels.lanes;
-          kernels.multiply(source.dtype, s.rows->panels.data() + p * bytes, k, some, rows,
-                           std::min(kernels.lanes, source.rows - p * kernels.lanes),
-                           bias == nullptr ? nullptr : bias + column, y + first * y_stride + column,
-                           y_stride);
-        }
-        before += count;
+  const int64_t wanted = pool.size() == 1 ? 1 : pool.size() * int64_t{8};
+  const int64_t least = ceil_div(kMacsPerUnit, std::max<int64_t>(macs, 1));
+  const int64_t group = std::max<int64_t>(1, std::min(std::max(panels / wanted, least), panels));
+  const int64_t groups = ceil_div(panels, group);
+  const int64_t cuts = std::clamp<int64_t>(wanted / 2 / std::max<int64_t>(groups, 1), 1,
+                                           std::max<int64_t>(tokens / kLeastRows, 1));
+  const int64_t part = round_up(ceil_div(tokens, cuts), step);
+  for_units(pool, groups * cuts, [&](int64_t unit, int) {
+    const int64_t first = unit % cuts * part;
+    const int64_t rows = std::min(part, tokens - first);
+    int64_t begin = unit / cuts * group;  // panels, counted from the segment's first
+    for (const PackedSegment& s : segments) {
+      const WeightRows& source = s.rows->source;
+      const int64_t count = ceil_div(source.rows, kernels.lanes);
+      const int64_t from = std::max<int64_t>(0, begin);
+      const int64_t to = std::min(begin + group, count);
+      if (from < to && rows > 0) {
+        body(Piece{source.dtype, s.rows->panels.data() + from * kernels.panel_bytes(source.dtype, k),
+                   s.out_begin + from * kernels.lanes,
+                   std::min(to * kernels.lanes, source.rows) - from * kernels.lanes, first, rows});
       }
+      begin -= count;
     }
   });
-  return {};
+}
+
+}  // namespace
+
+void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
+                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
+                     int64_t y_stride, float* scratch, ThreadPool& pool) {
+  const auto bias_of = [&](const Piece& piece) { return bias == nullptr ? nullptr : bias + piece.column; };
+  const auto y_of = [&](const Piece& piece) { return y + piece.first * y_stride + piece.column; };
+  if (in_tiles(kernels, tokens)) {
+    const TileKernels& tiles = *kernels.tiles;
+    auto* rounded = reinterpret_cast<uint16_t*>(scratch);
+    for_rows(pool, tokens, k, [&](int64_t t, int) {
+      tiles.round_row(x + t * x_stride, k, rounded + t / tiles.rows * tiles.rows * k + t % tiles.rows * 32);
+    });
+    for_pieces(segments, kernels, tokens, k, tiles.rows, pool, [&](const Piece& piece) {
+      tiles.multiply(piece.dtype, piece.panel, k, rounded + piece.first * k, piece.rows, piece.cols,
+                     bias_of(piece), y_of(piece), y_stride);
+    });
+    return;
+  }
+  const int64_t tile = std::min(tokens, kernels.tile);
+  const int64_t row_blocks = k / 32;
+  const Int8Rows all{reinterpret_cast<int8_t*>(scratch),
+                     reinterpret_cast<Int8Block*>(scratch + round_up(tokens, tile) * k / 4), tile};
+  for_rows(pool, tokens, k, [&](int64_t t, int) {
+    const int64_t at = t / tile * tile * row_blocks + t % tile;
+    kernels.quantize_row(x + t * x_stride, k, tile, all.q + 32 * at, all.blocks + at);
+  });
+  for_pieces(segments, kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
+    const Int8Rows some{all.q + piece.first * k, all.blocks + piece.first * row_blocks, tile};
+    kernels.multiply(piece.dtype, piece.panel, k, some, piece.rows, piece.cols, bias_of(piece), y_of(piece),
+                     y_stride);
+  });
 }
 
 }  // namespace hetero::cpu

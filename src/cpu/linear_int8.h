@@ -12,7 +12,7 @@
 
 namespace hetero::cpu {
 
-/// Rows of a weight, to be packed for the level's kernels by the first submission that needs them.
+/// Rows of a weight, to be packed for the level's kernels.
 struct PackedRows {
   WeightRows source;
   int64_t k = 0;
@@ -26,9 +26,15 @@ class PackedWeights {
   /// type. Packs nothing yet.
   std::shared_ptr<PackedRows> find(const LinearSegment& segment, int64_t k, const Int8Kernels& kernels);
 
+  /// Of all packed rows that are in use.
+  Bytes bytes() const;
+
  private:
   std::map<std::tuple<const std::byte*, int64_t>, std::weak_ptr<PackedRows>> rows_;
 };
+
+/// Packs the rows if they are not packed yet, and gives the pages of their mapped original back.
+Status pack(PackedRows& rows, const Int8Kernels& kernels, ThreadPool& pool);
 
 struct PackedSegment {
   std::shared_ptr<PackedRows> rows;
@@ -36,12 +42,12 @@ struct PackedSegment {
 };
 
 /// Floats of scratch that multiply_packed() needs.
-int64_t packed_scratch(int64_t tokens, int64_t k);
+int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels);
 
 /// y[t, out_begin + c] for all segments. x and y are rows x_stride and y_stride floats apart; `bias`,
-/// of all the slice's columns, may be null.
-Status multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
-                       int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
-                       int64_t y_stride, float* scratch, ThreadPool& pool);
+/// of all the slice's columns, may be null. All segments are packed.
+void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
+                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
+                     int64_t y_stride, float* scratch, ThreadPool& pool);
 
 }  // namespace hetero::cpu

@@ -105,7 +105,7 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
       }
     }
     if (!executable->packed.empty()) {
-      executable->scratch_floats = packed_scratch(tokens, k);
+      executable->scratch_floats = packed_scratch(tokens, k, *kernels.int8);
     }
     if (tokens > kernels.gemv_rows && !executable->segments.empty()) {
       const int64_t floats = round_up(std::min(tokens, kChunkRows), kernels.tile_rows) * k +
@@ -221,19 +221,19 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
   }
 }
 
-Status linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
+void linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const CpuExecutable& e = *work.executable;
   if (!e.segments.empty()) {
     work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool)
                                      : linear_by_tiles(work, kernels, pool);
   }
   if (e.packed.empty()) {
-    return {};
+    return;
   }
-  return multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
-                         e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(),
-                         work.out[0].row<float>(0), work.out[0].stride,
-                         reinterpret_cast<float*>(work.scratch->data()), pool);
+  multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
+                  e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(),
+                  work.out[0].row<float>(0), work.out[0].stride,
+                  reinterpret_cast<float*>(work.scratch->data()), pool);
 }
 
 Status embed(const Work& work, const Kernels& kernels, ThreadPool& pool) {
@@ -403,7 +403,7 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const Op& op = work.executable->op();
   if (op.is<Linear>()) {
-    return linear(work, kernels, pool);
+    linear(work, kernels, pool);
   } else if (op.is<Embed>()) {
     return embed(work, kernels, pool);
   } else if (const auto* table = op.as<RopeTable>()) {

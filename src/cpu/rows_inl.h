@@ -200,6 +200,13 @@ HETERO_KERNEL void weights_of(const AttendArgs& a, float* scores, int64_t count,
   softmax_row(scores + first, count - first, seen - first, row, state);
 }
 
+// Asks for a row of the cache. Rows of one head lie far apart, which no prefetcher of the machine follows.
+HETERO_KERNEL void prefetch_row(const std::byte* row, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) {
+    V::prefetch(row + at);
+  }
+}
+
 // Scores of G query rows against S cache rows.
 template <class T, int G, int S>
 HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes, int64_t head_dim,
@@ -228,31 +235,58 @@ HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes
     }
   }
   for (int g = 0; g < G; ++g) {
-    for (int s = 0; s < S; ++s) {
-      scores[g * kAttendBlock + s] = V::sum(acc[g][s]);
+    if constexpr (S == 4) {
+      V::sum_of_four(acc[g], scores + g * kAttendBlock);
+    } else {
+      for (int s = 0; s < S; ++s) {
+        scores[g * kAttendBlock + s] = V::sum(acc[g][s]);
+      }
     }
   }
 }
 
-// sum[g] += weights[g] V over the block. head_dim is walked outside, so that sums stay in registers.
+// sum[g] += weights[g] V over the block, for D vectors of head_dim from d on.
+template <class T, int G, int D>
+HETERO_KERNEL void weigh_some(const float* weights, const std::byte* v, int64_t v_bytes, int64_t count,
+                              int64_t d, int64_t head_dim, float* sum, int64_t sum_stride) {
+  Reg acc[G][D];
+  for (int g = 0; g < G; ++g) {
+    for (int j = 0; j < D; ++j) {
+      acc[g][j] = V::load(sum + g * sum_stride + d + j * kW);
+    }
+  }
+  const int64_t some = min_of(kW, head_dim - d);
+  for (int64_t s = 0; s < count; ++s) {
+    Reg vs[D];
+    for (int j = 0; j < D; ++j) {
+      const std::byte* from = v + s * v_bytes + (d + j * kW) * T::kBytes;
+      vs[j] = D == 1 ? load_plain<T>(from, some) : T::load(from);
+    }
+    for (int g = 0; g < G; ++g) {
+      const Reg w = V::set(weights[g * kAttendBlock + s]);
+      for (int j = 0; j < D; ++j) {
+        acc[g][j] = V::fma(w, vs[j], acc[g][j]);
+      }
+    }
+  }
+  for (int g = 0; g < G; ++g) {
+    for (int j = 0; j < D; ++j) {
+      V::store(sum + g * sum_stride + d + j * kW, acc[g][j]);
+    }
+  }
+}
+
+// head_dim is walked outside, so that sums stay in registers: as many as hide the latency of sums.
 template <class T, int G>
 HETERO_KERNEL void weigh_values(const float* weights, const std::byte* v, int64_t v_bytes, int64_t count,
                                 int64_t head_dim, float* sum, int64_t sum_stride) {
-  for (int64_t d = 0; d < head_dim; d += kW) {
-    Reg acc[G];
-    for (int g = 0; g < G; ++g) {
-      acc[g] = V::load(sum + g * sum_stride + d);
-    }
-    const int64_t some = min_of(kW, head_dim - d);
-    for (int64_t s = 0; s < count; ++s) {
-      const Reg vs = load_plain<T>(v + s * v_bytes + d * T::kBytes, some);
-      for (int g = 0; g < G; ++g) {
-        acc[g] = V::fma(V::set(weights[g * kAttendBlock + s]), vs, acc[g]);
-      }
-    }
-    for (int g = 0; g < G; ++g) {
-      V::store(sum + g * sum_stride + d, acc[g]);
-    }
+  constexpr int kTogether = G == 4 ? 2 : 4;
+  int64_t d = 0;
+  for (; d + kTogether * kW <= head_dim; d += kTogether * kW) {
+    weigh_some<T, G, kTogether>(weights, v, v_bytes, count, d, head_dim, sum, sum_stride);
+  }
+  for (; d < head_dim; d += kW) {
+    weigh_some<T, G, 1>(weights, v, v_bytes, count, d, head_dim, sum, sum_stride);
   }
 }
 
@@ -262,19 +296,28 @@ void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t ro
   const int64_t k_bytes = a.k_stride * T::kBytes;
   const int64_t v_bytes = a.v_stride * T::kBytes;
   const std::byte* k = a.k + begin * k_bytes;
-  constexpr int kTogether = G <= 2 ? 4 : 2;
+  constexpr int kTogether = G <= 3 ? 4 : 2;
   int64_t s = 0;
+  const std::byte* v = a.v + begin * v_bytes;
+  const int64_t head_bytes = a.head_dim * T::kBytes;
   for (; s + kTogether <= count; s += kTogether) {
+    for (int64_t j = s; j < s + kTogether; ++j) {
+      prefetch_row(v + j * v_bytes, head_bytes);
+    }
     scores_of<T, G, kTogether>(q, k + s * k_bytes, k_bytes, a.head_dim, scores + s);
   }
   for (; s < count; ++s) {
     scores_of<T, G, 1>(q, k + s * k_bytes, k_bytes, a.head_dim, scores + s);
   }
+  const int64_t next = min_of(kAttendBlock, a.cache_end - begin - count);
+  for (int64_t j = 0; j < next; ++j) {
+    prefetch_row(k + (count + j) * k_bytes, head_bytes);
+  }
   for (int g = 0; g < G; ++g) {
     weights_of(a, scores + g * kAttendBlock, count, row + g, begin, state);
   }
-  weigh_values<T, G>(scores, a.v + begin * v_bytes, v_bytes, count, a.head_dim,
-                     state.sum + row * state.sum_stride, state.sum_stride);
+  weigh_values<T, G>(scores, v, v_bytes, count, a.head_dim, state.sum + row * state.sum_stride,
+                     state.sum_stride);
 }
 
 // A few query rows: cache rows are converted in registers.
@@ -344,6 +387,10 @@ void attend(const AttendArgs& a) {
   state.total = state.top + kAttendRows;
   state.sum = state.total + kAttendRows;
   float* panel = state.sum + kAttendRows * state.sum_stride;
+  const int64_t element = a.f16 ? F16::kBytes : F32::kBytes;
+  for (int64_t s = 0; rows <= kFewRows && s < min_of(kAttendBlock, a.cache_end - a.cache_begin); ++s) {
+    prefetch_row(a.k + (a.cache_begin + s) * a.k_stride * element, a.head_dim * element);
+  }
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = a.q + row / a.group * a.q_stride + row % a.group * a.head_dim;
     for (int64_t d = 0; d < a.head_dim; ++d) {

@@ -236,7 +236,9 @@ Bytes Engine::device_bytes() const {
 Bytes Engine::weight_bytes() const {
   Bytes bytes = file_->resident_bytes();
   for (const auto& p : processors_) {
-    bytes += p->traits().copies_weights && p->info().unified_memory ? p->device_bytes() : 0;
+    // The CPU's are the panels of its 8-bit products.
+    const bool copies = p->traits().copies_weights || p->info().kind == "cpu";
+    bytes += copies && p->info().unified_memory ? p->device_bytes() : 0;
   }
   return bytes;
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace hetero {
 
 Result<Fence> Processor::upload(Buffer&, const Region&) {
@@ -13,6 +15,7 @@ Result<Fence> Processor::download(Buffer&, const Region&) {
 }
 
 void HostTimeline::finish(Interval interval, Status status) {
+  bool awaited = false;
   {
     const std::lock_guard lock(mutex_);
     const uint64_t ticket = completed_.load() + 1;
@@ -24,8 +27,14 @@ void HostTimeline::finish(Interval interval, Status status) {
     if (error_.ok()) {
       completed_ = ticket;
     }
+    awaited = ticket >= awaited_ || !error_.ok();
+    if (awaited) {
+      awaited_ = kNone;
+    }
   }
-  finished_.notify_all();
+  if (awaited) {
+    finished_.notify_all();
+  }
 }
 
 Status HostTimeline::status() const {
@@ -35,7 +44,10 @@ Status HostTimeline::status() const {
 
 Status HostTimeline::wait(uint64_t ticket) {
   std::unique_lock lock(mutex_);
-  finished_.wait(lock, [&] { return completed_.load() >= ticket || !error_.ok(); });
+  while (completed_.load() < ticket && error_.ok()) {
+    awaited_ = std::min(awaited_, ticket);
+    finished_.wait(lock);
+  }
   return completed_.load() >= ticket ? Status() : error_;
 }
 

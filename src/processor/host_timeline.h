@@ -33,6 +33,8 @@ class HostTimeline : public Timeline {
   std::atomic<uint64_t> completed_ = 0;
   std::atomic<bool> poisoned_ = false;
   uint64_t issued_ = 0;  // only the submitting thread
+  static constexpr uint64_t kNone = ~uint64_t{0};
+  uint64_t awaited_ = kNone;  // the first ticket that a thread sleeps for: others wake nobody
   Status error_;
   std::array<Interval, kKeptIntervals> intervals_{};
 };
