@@ -75,6 +75,10 @@ OpenClDevice describe(const OpenClApi& api, cl_platform_id platform, cl_device_i
   d.svm_system = (svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM) != 0 && api.SetKernelArgSVMPointer != nullptr;
   d.subgroups = has_word(extensions, "cl_khr_subgroups") || has_word(extensions, "cl_intel_subgroups");
 
+  constexpr cl_device_info kNvidiaMajor = 0x4000;  // CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV
+  d.bfloat16_matrices =
+      has_word(extensions, "cl_nv_device_attribute_query") && number<cl_uint>(api, id, kNvidiaMajor) >= 8;
+
   std::vector<std::string>& features = d.info.features;
   features.push_back(
       "opencl-" + d.version.substr(0, d.version.find(' ', 7)).substr(std::min<size_t>(7, d.version.size())));
@@ -83,10 +87,12 @@ OpenClDevice describe(const OpenClApi& api, cl_platform_id platform, cl_device_i
       features.emplace_back(name);
     }
   };
-  add(has_word(extensions, "cl_khr_fp16"), "fp16");
+  d.half = has_word(extensions, "cl_khr_fp16");
+  add(d.half, "fp16");
   add(has_word(extensions, "cl_khr_fp64"), "fp64");
   add(d.subgroups, "subgroups");
   add(has_word(extensions, "cl_khr_integer_dot_product"), "int-dot");
+  add(d.bfloat16_matrices, "bf16-matrices");
   add((svm & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER) != 0, "svm-coarse");
   add((svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER) != 0, "svm-fine");
   add((svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM) != 0, "svm-system");

@@ -14,11 +14,14 @@ struct OpenClDevice {
   cl_platform_id platform = nullptr;
   cl_device_id id = nullptr;
   ProcessorInfo info;
-  std::string version;        // "OpenCL 3.0 ..."
-  bool is_cpu = false;        // CL_DEVICE_TYPE_CPU: a stand-in
-  bool host_unified = false;  // shares memory with the host
-  bool svm_system = false;    // kernels may use any host pointer
-  bool subgroups = false;     // with sub_group_reduce_add in OpenCL C
+  std::string version;             // "OpenCL 3.0 ..."
+  bool is_cpu = false;             // CL_DEVICE_TYPE_CPU: a stand-in
+  bool host_unified = false;       // shares memory with the host
+  bool svm_system = false;         // kernels may use any host pointer
+  bool subgroups = false;          // with sub_group_reduce_add in OpenCL C
+  bool half = false;               // arithmetic in fp16
+  bool ptx = false;                // PTX inline: NVIDIA
+  bool bfloat16_matrices = false;  // PTX's mma of bfloat16, inline: NVIDIA, compute capability 8.0
   bool little_endian = true;
   cl_uint compute_units = 1;
   size_t max_work_group = 1;

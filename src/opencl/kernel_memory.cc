@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace hetero {
 namespace {
 
 // Drivers pin or stage what they copy; a piece at a time keeps that small.
 constexpr Bytes kPiece = Bytes{64} << 20;
+
+constexpr Bytes kSwept = Bytes{128} << 20;  // more than the caches of today's GPUs
 
 }  // namespace
 
@@ -73,7 +76,35 @@ Result<std::unique_ptr<OpenClBuffer>> KernelMemory::import(std::byte* host, Byte
   return buffer;
 }
 
-Result<std::shared_ptr<OpenClBuffer>> KernelMemory::stack(const std::vector<const Weight*>& weights) {
+Status KernelMemory::reorder(cl_mem mem, Bytes offset, const Weight& weight, cl_kernel to_planes) {
+  const Bytes row = row_bytes(weight.dtype, weight.cols);
+  const int64_t rows = std::min(weight.rows, std::max<int64_t>(1, kPiece / row));
+  HETERO_TRY(const ClMem staged, create(CL_MEM_READ_ONLY, rows * row, nullptr, weight.name));
+  for (int64_t first = 0; first < weight.rows; first += rows) {
+    const int64_t count = std::min(rows, weight.rows - first);
+    HETERO_RETURN_IF_ERROR(fill(staged.get(), 0, weight.data + first * row, count * row, weight.name));
+    cl_mem from = staged.get();
+    const cl_long to = offset + first * row;
+    const auto cols = static_cast<cl_int>(weight.cols);
+    const auto head = static_cast<cl_int>(row / (weight.cols / 32) - 16);
+    cl_int error = api_.SetKernelArg(to_planes, 0, sizeof(from), &from);
+    error = error != CL_SUCCESS ? error : api_.SetKernelArg(to_planes, 1, sizeof(mem), &mem);
+    error = error != CL_SUCCESS ? error : api_.SetKernelArg(to_planes, 2, sizeof(to), &to);
+    error = error != CL_SUCCESS ? error : api_.SetKernelArg(to_planes, 3, sizeof(cols), &cols);
+    error = error != CL_SUCCESS ? error : api_.SetKernelArg(to_planes, 4, sizeof(head), &head);
+    const size_t global[2] = {static_cast<size_t>(weight.cols / 32), static_cast<size_t>(count)};
+    error = error != CL_SUCCESS ? error
+                                : api_.EnqueueNDRangeKernel(queue_, to_planes, 2, nullptr, global, nullptr, 0,
+                                                            nullptr, nullptr);
+    error = error != CL_SUCCESS ? error : api_.Finish(queue_);
+    HETERO_RETURN_IF_ERROR(
+        cl_status(error, fmt::format("{}: reordering {}", device_.info.name, weight.name)));
+  }
+  return {};
+}
+
+Result<std::shared_ptr<OpenClBuffer>> KernelMemory::stack(const std::vector<const Weight*>& weights,
+                                                          cl_kernel to_planes) {
   std::erase_if(weights_, [](const auto& entry) { return entry.second.expired(); });
   const auto bytes_of = [](const Weight& w) { return w.rows * row_bytes(w.dtype, w.cols); };
   std::pair<std::vector<const std::byte*>, Bytes> key;
@@ -101,7 +132,9 @@ Result<std::shared_ptr<OpenClBuffer>> KernelMemory::stack(const std::vector<cons
     HETERO_TRY(buffer->mem_, create(CL_MEM_READ_ONLY, size, nullptr, name));
     Bytes offset = 0;
     for (const Weight* w : weights) {
-      HETERO_RETURN_IF_ERROR(fill(buffer->mem(), offset, w->data, bytes_of(*w), w->name));
+      HETERO_RETURN_IF_ERROR(to_planes != nullptr
+                                 ? reorder(buffer->mem(), offset, *w, to_planes)
+                                 : fill(buffer->mem(), offset, w->data, bytes_of(*w), w->name));
       offset += bytes_of(*w);
     }
     buffer->device_bytes_ = &device_bytes_;
@@ -109,6 +142,60 @@ Result<std::shared_ptr<OpenClBuffer>> KernelMemory::stack(const std::vector<cons
   }
   weights_[key] = buffer;
   return buffer;
+}
+
+Result<std::shared_ptr<OpenClBuffer>> KernelMemory::allocate(Bytes size) {
+  auto buffer = std::make_shared<OpenClBuffer>(api_, nullptr, size);
+  if (mode_ == MemoryMode::kSvm) {
+    buffer->constants_.resize(static_cast<size_t>((size + 3) / 4));
+    buffer->host_ = reinterpret_cast<std::byte*>(buffer->constants_.data());
+  } else {
+    HETERO_TRY(buffer->mem_, create(CL_MEM_READ_WRITE, size, nullptr, "scratch memory"));
+    buffer->device_bytes_ = &device_bytes_;
+    device_bytes_ += size;
+  }
+  return buffer;
+}
+
+Status KernelMemory::write(OpenClBuffer& buffer, const std::vector<float>& values) {
+  const size_t size = values.size() * sizeof(float);
+  if (buffer.mem() != nullptr) {
+    return fill(buffer.mem(), 0, values.data(), static_cast<Bytes>(size), "numbers");
+  }
+  HETERO_RETURN_IF_ERROR(cl_status(api_.Finish(queue_), "clFinish"));
+  std::memcpy(buffer.host(), values.data(), size);
+  return {};
+}
+
+Status KernelMemory::read(OpenClBuffer& buffer, std::vector<float>& values) {
+  const size_t size = values.size() * sizeof(float);
+  if (buffer.mem() != nullptr) {
+    return cl_status(
+        api_.EnqueueReadBuffer(queue_, buffer.mem(), CL_TRUE, 0, size, values.data(), 0, nullptr, nullptr),
+        fmt::format("{}: clEnqueueReadBuffer", device_.info.name));
+  }
+  HETERO_RETURN_IF_ERROR(cl_status(api_.Finish(queue_), "clFinish"));
+  std::memcpy(values.data(), buffer.host(), size);
+  return {};
+}
+
+Result<std::shared_ptr<OpenClBuffer>> KernelMemory::scratch(Bytes size) {
+  auto buffer = scratch_.lock();
+  if (buffer == nullptr || buffer->size() < size) {
+    HETERO_TRY(buffer, allocate(size));
+    scratch_ = buffer;
+  }
+  return buffer;
+}
+
+Status KernelMemory::sweep() {
+  if (!swept_) {
+    HETERO_TRY(swept_, create(CL_MEM_READ_WRITE, kSwept, nullptr, "scratch memory"));
+  }
+  const cl_int zero = 0;
+  return cl_status(api_.EnqueueFillBuffer(queue_, swept_.get(), &zero, sizeof(zero), 0,
+                                          static_cast<size_t>(kSwept), 0, nullptr, nullptr),
+                   fmt::format("{}: clEnqueueFillBuffer", device_.info.name));
 }
 
 Result<std::shared_ptr<OpenClBuffer>> KernelMemory::constants(std::vector<float> values,

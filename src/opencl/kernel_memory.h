@@ -60,8 +60,23 @@ class KernelMemory {
   /// A whole weight as it lies in the file; in mode kCopy one copy for all executables that hold it.
   Result<std::shared_ptr<OpenClBuffer>> weight(const Weight& weight) { return stack({&weight}); }
   /// Likewise, several weights of one dtype and width, one behind the other. More than one only in
-  /// mode kCopy.
-  Result<std::shared_ptr<OpenClBuffer>> stack(const std::vector<const Weight*>& weights);
+  /// mode kCopy. With `to_planes`, the kernel of that name, they are reordered on the device.
+  Result<std::shared_ptr<OpenClBuffer>> stack(const std::vector<const Weight*>& weights,
+                                              cl_kernel to_planes = nullptr);
+
+  /// Memory of the device's own, of no known contents.
+  Result<std::shared_ptr<OpenClBuffer>> allocate(Bytes size);
+
+  /// Copies numbers to and from the start of a buffer, and waits for that.
+  Status write(OpenClBuffer& buffer, const std::vector<float>& values);
+  Status read(OpenClBuffer& buffer, std::vector<float>& values);
+
+  /// Memory for what kernels of one submission leave to each other. All who ask share one, since the
+  /// queue is in order, as long as any of them lives.
+  Result<std::shared_ptr<OpenClBuffer>> scratch(Bytes size);
+
+  /// Enqueues a write to enough memory that no cache holds anything else, for measuring.
+  Status sweep();
 
   /// Some numbers of our own.
   Result<std::shared_ptr<OpenClBuffer>> constants(std::vector<float> values, const std::string& name);
@@ -70,6 +85,7 @@ class KernelMemory {
 
  private:
   Result<ClMem> create(cl_mem_flags flags, Bytes size, void* host, const std::string& name);
+  Status reorder(cl_mem mem, Bytes offset, const Weight& weight, cl_kernel to_planes);
   Status fill(cl_mem mem, Bytes offset, const void* from, Bytes size, const std::string& name);
 
   const OpenClApi& api_;
@@ -80,6 +96,8 @@ class KernelMemory {
   Bytes device_bytes_ = 0;
   // Weak: a weight lives as long as an executable that uses it, since the graph behind it does too.
   std::map<std::pair<std::vector<const std::byte*>, Bytes>, std::weak_ptr<OpenClBuffer>> weights_;
+  std::weak_ptr<OpenClBuffer> scratch_;
+  ClMem swept_;
 };
 
 }  // namespace hetero

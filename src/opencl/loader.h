@@ -41,6 +41,7 @@ namespace hetero {
   X(EnqueueWriteBuffer)            \
   X(EnqueueReadBufferRect)         \
   X(EnqueueWriteBufferRect)        \
+  X(EnqueueFillBuffer)             \
   X(EnqueueMapBuffer)              \
   X(EnqueueUnmapMemObject)         \
   X(EnqueueMarkerWithWaitList)     \

@@ -9,8 +9,7 @@
 namespace hetero {
 namespace {
 
-constexpr int64_t kExpertRows = 8;   // EXPERT_ROWS of experts.cl
-constexpr int64_t kSumChunk = 1024;  // GATED_CHUNK of elementwise.cl
+constexpr int64_t kExpertRows = 8;  // EXPERT_ROWS of experts.cl
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -76,8 +75,10 @@ class ExpertSumExecutable : public OpenClExecutable {
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
     KernelCall call(queue, kernel);
     call.binding(launch.inputs[0]).binding(launch.inputs[1]).binding(launch.inputs[shared ? 2 : 0]);
-    call.binding(launch.outputs[0]).number(used).number(shared ? 1 : 0).number(cols).number(launch.tokens);
-    return call.run(ceil_div(cols, kSumChunk), std::max<int64_t>(1, launch.tokens), lanes);
+    const int64_t chunk = row_chunk(lanes, launch.tokens);
+    call.binding(launch.outputs[0]).number(used).number(shared ? 1 : 0).number(cols).number(chunk);
+    call.number(launch.tokens);
+    return call.run(ceil_div(cols, chunk), std::max<int64_t>(1, launch.tokens), lanes);
   }
 };
 

@@ -12,8 +12,12 @@ extern const std::string_view blocks;
 extern const std::string_view linear_cpu;
 extern const std::string_view linear_gpu;
 extern const std::string_view linear_gpu_tile;
+extern const std::string_view linear_gpu_wide;
+extern const std::string_view linear_gpu_matrix;
 extern const std::string_view attention_cpu;
 extern const std::string_view attention_gpu;
+extern const std::string_view attention_split;
+extern const std::string_view attention_tile;
 extern const std::string_view experts;
 
 }  // namespace hetero::opencl_kernels

@@ -14,20 +14,9 @@
 namespace hetero {
 namespace {
 
-constexpr int64_t kGatedChunk = 1024;  // GATED_CHUNK of elementwise.cl
-constexpr int64_t kTurn = 256;         // TURN of elementwise.cl
-// Of linear_cpu.cl and linear_gpu.cl.
-constexpr int64_t kCpuPanel = 12;
-constexpr int64_t kCpuTileRows = 256;
-constexpr int64_t kCpuVectorRows = 16;
-constexpr int64_t kGpuVectorRows = 4;
-constexpr int64_t kGpuFewTokens = 4;
-constexpr int64_t kGpuFewMaxTokens = 8;  // from here on tiles are faster
-constexpr int64_t kGpuUnit = 8;          // UNIT of blocks.cl
-// Of attention_cpu.cl, and the most for attention_gpu.cl.
-constexpr int64_t kCpuAttentionQueries = 12;
-constexpr int64_t kGpuAttentionQueries = 16;
-constexpr int64_t kGpuAttentionFewQueries = 4;  // with 32 keys, scores for all lanes
+constexpr int64_t kTurn = 256;       // TURN of elementwise.cl
+constexpr int64_t kGpuUnit = 8;      // UNIT of blocks.cl
+constexpr int64_t kNormLanes = 512;  // at most; with NORM_KEPT 16, rows of 8192 are read once
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -35,29 +24,6 @@ int64_t ceil_div(int64_t a, int64_t b) {
 
 bool has_weight_kernels(DType dtype) {
   return dtype != DType::kI32;
-}
-
-/// One size of linear_gpu_tile.cl, as a kernel of that name.
-std::string tile_source(const std::string& name, const KernelTile& tile) {
-  return fmt::format(
-      "#define TILE_NAME {}\n#define TILE_M {}\n#define TILE_N {}\n#define TILE_K {}\n#define THREAD_M {}\n"
-      "#define THREAD_N {}\n{}",
-      name, tile.m, tile.n, tile.k, tile.thread_m, tile.thread_n, opencl_kernels::linear_gpu_tile);
-}
-
-/// The kernels of Embed and Linear for weights of one type.
-Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype) {
-  const KernelShape& shape = context.shape;
-  const std::string name = fmt::format("weights-{}", traits(dtype).name);
-  const std::string weight = fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}", traits(dtype).name, shape.lanes);
-  if (shape.cpu) {
-    return kernel_program(context, name, {opencl_kernels::blocks, opencl_kernels::linear_cpu}, weight);
-  }
-  return kernel_program(
-      context, name,
-      {opencl_kernels::blocks, opencl_kernels::linear_gpu, tile_source("linear_tile", shape.tile),
-       tile_source("linear_small_tile", shape.small_tile)},
-      weight);
 }
 
 /// A short vector (a norm's weights, a bias) as floats.
@@ -103,82 +69,6 @@ class RopeTableExecutable : public OpenClExecutable {
   }
 };
 
-class RmsNormExecutable : public OpenClExecutable {
- public:
-  using OpenClExecutable::OpenClExecutable;
-  cl_kernel kernel = nullptr;
-  std::shared_ptr<OpenClBuffer> weight;
-  bool residual = false;
-  int64_t cols = 0;
-  int64_t lanes = 1;
-  float eps = 0.0f;
-
-  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
-    KernelCall call(queue, kernel);
-    call.binding(launch.inputs[0]).binding(launch.inputs[residual ? 1 : 0]);
-    call.binding(launch.outputs[0]).binding(launch.outputs[residual ? 1 : 0]);
-    call.memory(*weight).number(residual ? 1 : 0).number(cols).value(eps).number(launch.tokens);
-    return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
-  }
-};
-
-class LinearExecutable : public OpenClExecutable {
- public:
-  using OpenClExecutable::OpenClExecutable;
-  /// A kernel, and the rows of W and of x in one of its work-groups.
-  struct Way {
-    cl_kernel kernel = nullptr;
-    int64_t max_tokens = 0;
-    int64_t rows = 0;
-    int64_t tokens = 0;
-    int64_t lanes = 1;
-  };
-  struct Segment {
-    std::vector<Way> ways;  // ascending max_tokens; the first that takes all tokens is used
-    std::shared_ptr<OpenClBuffer> weight;
-    Bytes weight_bytes = 0;              // offset of the segment's first row
-    std::shared_ptr<OpenClBuffer> bias;  // of the segment's rows; nullptr: none
-    int64_t out_begin = 0;
-    int64_t rows = 0;
-  };
-  std::vector<Segment> segments;
-  int64_t k = 0;
-
-  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
-    const bool warm_up = launch.tokens == 0;
-    for (const Segment& segment : segments) {
-      for (const Way& way : segment.ways) {
-        const bool chosen = launch.tokens <= way.max_tokens;
-        if (chosen || warm_up) {
-          HETERO_RETURN_IF_ERROR(run(queue, launch, segment, way));
-        }
-        if (chosen && !warm_up) {
-          break;
-        }
-      }
-    }
-    return {};
-  }
-
- private:
-  void operands(KernelCall& call, const Launch& launch, const Segment& segment) const {
-    Binding out = launch.outputs[0];
-    out.offset += segment.out_begin;
-    call.binding(launch.inputs[0]).binding(out).memory(*segment.weight).offset(segment.weight_bytes);
-    // A kernel without a bias is given some memory all the same: null arguments are not for SVM.
-    call.memory(segment.bias ? *segment.bias : *segment.weight).number(segment.bias ? 1 : 0);
-    call.number(segment.rows).number(k);
-  }
-
-  Status run(KernelQueue& queue, const Launch& launch, const Segment& segment, const Way& way) const {
-    KernelCall call(queue, way.kernel);
-    operands(call, launch, segment);
-    call.number(launch.tokens);
-    return call.run(ceil_div(segment.rows, way.rows),
-                    ceil_div(std::max<int64_t>(1, launch.tokens), way.tokens), way.lanes);
-  }
-};
-
 class RopeExecutable : public OpenClExecutable {
  public:
   using OpenClExecutable::OpenClExecutable;
@@ -201,52 +91,6 @@ class RopeExecutable : public OpenClExecutable {
   }
 };
 
-class AttentionExecutable : public OpenClExecutable {
- public:
-  using OpenClExecutable::OpenClExecutable;
-  /// A kernel for blocks of so many query rows.
-  struct Block {
-    cl_kernel kernel = nullptr;
-    int64_t queries = 1;
-  };
-  std::vector<Block> blocks;  // ascending; the first that takes all rows is used, or the last
-  Attention attention;
-  int64_t lanes = 1;
-
-  Status enqueue(KernelQueue& queue, const Launch& launch) const override {
-    const bool warm_up = launch.tokens == 0;
-    const int64_t rows = launch.tokens * (attention.heads / attention.kv_heads);
-    for (const Block& block : blocks) {
-      const bool chosen = rows <= block.queries || &block == &blocks.back();
-      if (warm_up || chosen) {
-        HETERO_RETURN_IF_ERROR(run(queue, launch, block));
-      }
-      if (!warm_up && chosen) {
-        break;
-      }
-    }
-    return {};
-  }
-
- private:
-  Status run(KernelQueue& queue, const Launch& launch, const Block& block) const {
-    const int64_t group = attention.heads / attention.kv_heads;
-    KernelCall call(queue, block.kernel);
-    call.binding(launch.inputs[0])
-        .binding(launch.inputs[1])
-        .binding(launch.inputs[2])
-        .binding(launch.outputs[0]);
-    call.number(group)
-        .value(attention.scale)
-        .value(attention.cap)
-        .number(attention.window)
-        .number(launch.position)
-        .number(launch.tokens);
-    return call.run(attention.kv_heads, ceil_div(std::max<int64_t>(1, launch.tokens) * group, block.queries),
-                    lanes);
-  }
-};
-
 class GatedExecutable : public OpenClExecutable {
  public:
   using OpenClExecutable::OpenClExecutable;
@@ -258,8 +102,18 @@ class GatedExecutable : public OpenClExecutable {
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
     KernelCall call(queue, kernel);
     call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols);
-    call.number(activation == Activation::kGeluTanh ? 1 : 0).number(launch.tokens);
-    return call.run(ceil_div(cols, kGatedChunk), std::max<int64_t>(1, launch.tokens), lanes);
+    const int64_t chunk = row_chunk(lanes, launch.tokens);
+    call.number(activation == Activation::kGeluTanh ? 1 : 0).number(chunk).number(launch.tokens);
+    return call.run(ceil_div(cols, chunk), std::max<int64_t>(1, launch.tokens), lanes);
+  }
+
+  bool takes(std::span<const HeldLaunch> held, const Launch& launch) const override {
+    return !held.empty() && linear_takes_gated(held, launch);
+  }
+  Status enqueue_with(KernelQueue& queue, std::span<const HeldLaunch> held,
+                      const Launch& launch) const override {
+    return held.empty() ? enqueue(queue, launch)
+                        : enqueue_linear_gated(queue, held, activation, launch.outputs[0]);
   }
 };
 
@@ -273,8 +127,10 @@ class SoftCapExecutable : public OpenClExecutable {
 
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
     KernelCall call(queue, kernel);
-    call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols).value(cap).number(launch.tokens);
-    return call.run(ceil_div(cols, kGatedChunk), std::max<int64_t>(1, launch.tokens), lanes);
+    call.binding(launch.inputs[0]).binding(launch.outputs[0]).number(cols).value(cap);
+    const int64_t chunk = row_chunk(lanes, launch.tokens);
+    call.number(chunk).number(launch.tokens);
+    return call.run(ceil_div(cols, chunk), std::max<int64_t>(1, launch.tokens), lanes);
   }
 };
 
@@ -300,154 +156,40 @@ std::vector<float> turn_tables(const RopeTable& table) {
   return parts;
 }
 
-/// Weights of a Linear that one kernel can take together: consecutive ones of one dtype, which in
-/// mode kCopy lie one behind the other on the device. Elsewhere each is where the file has it.
-std::vector<std::vector<size_t>> stacks(const OpenClContext& context, const Graph& graph, const Op& op) {
-  std::vector<std::vector<size_t>> stacks;
-  Bytes bytes = 0;
-  for (size_t i = 0; i < op.weights.size(); ++i) {
-    const Weight& w = graph.weight(op.weights[i]);
-    const Bytes size = w.rows * row_bytes(w.dtype, w.cols);
-    const bool joins = i > 0 && context.memory.mode() == MemoryMode::kCopy &&
-                       graph.weight(op.weights[i - 1]).dtype == w.dtype &&
-                       bytes + size <= context.device.max_buffer_bytes;
-    if (!joins) {
-      stacks.emplace_back();
-      bytes = 0;
-    }
-    bytes += size;
-    stacks.back().push_back(i);
-  }
-  return stacks;
-}
-
-/// The kernels of one weight type, from the one for the fewest tokens up.
-Result<std::vector<LinearExecutable::Way>> linear_ways(OpenClContext& context, DType dtype) {
-  HETERO_TRY(OpenClProgram * program, weight_program(context, dtype));
-  std::vector<LinearExecutable::Way> ways;
-  const auto add = [&](const char* name, int64_t max_tokens, int64_t rows, int64_t rows_of_x,
-                       int64_t lanes) -> Status {
-    HETERO_TRY(cl_kernel kernel, program->kernel(name));
-    ways.push_back({kernel, max_tokens, rows, rows_of_x, lanes});
-    return {};
-  };
-  const KernelShape& shape = context.shape;
-  constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
-  if (shape.cpu) {
-    HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kCpuVectorRows, 1, 1));
-    HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, kCpuPanel, kCpuTileRows, 1));
-    return ways;
-  }
-  const KernelTile& small = shape.small_tile;
-  HETERO_RETURN_IF_ERROR(add("linear_vector", 1, kGpuVectorRows, 1, shape.lanes));
-  HETERO_RETURN_IF_ERROR(add("linear_few", kGpuFewMaxTokens, kGpuVectorRows, kGpuFewTokens, shape.lanes));
-  HETERO_RETURN_IF_ERROR(add("linear_small_tile", small.m, small.n, small.m, small.lanes()));
-  HETERO_RETURN_IF_ERROR(add("linear_tile", kAny, shape.tile.n, shape.tile.m, shape.tile.lanes()));
-  return ways;
-}
-
-Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, const Graph& graph,
-                                                      const OpSlice& slice, int64_t tokens) {
-  const Op& op = graph.op(slice.op);
-  auto made = std::make_unique<LinearExecutable>(op.name, tokens);
-  made->k = graph.weight(op.weights[0]).cols;
-  int64_t next = 0;  // the next stack's first output column
-  for (const std::vector<size_t>& stack : stacks(context, graph, op)) {
-    const int64_t first = next;
-    std::vector<const Weight*> weights;
-    for (const size_t i : stack) {
-      weights.push_back(&graph.weight(op.weights[i]));
-      next += weights.back()->rows;
-    }
-    const int64_t begin = std::max(slice.begin, first);
-    const int64_t end = std::min(slice.end, next);
-    if (begin >= end) {
-      continue;
-    }
-    LinearExecutable::Segment segment;
-    HETERO_TRY(segment.ways, linear_ways(context, weights[0]->dtype));
-    HETERO_TRY(segment.weight, context.memory.stack(weights));
-    segment.weight_bytes = segment.weight->lead() + (begin - first) * row_bytes(weights[0]->dtype, made->k);
-    segment.out_begin = begin - slice.begin;
-    segment.rows = end - begin;
-    bool biased = false;
-    std::vector<float> biases(static_cast<size_t>(segment.rows), 0.0f);
-    for (const LinearSegment& s : linear_segments(graph, slice.op, begin, end)) {
-      if (s.bias != nullptr) {
-        const std::vector<float> all = vector_floats(*s.bias);
-        std::copy_n(all.begin() + s.row_begin, s.rows, biases.begin() + s.out_begin);
-        biased = true;
-      }
-    }
-    if (biased) {
-      HETERO_TRY(segment.bias, context.memory.constants(std::move(biases), op.name));
-    }
-    made->segments.push_back(std::move(segment));
-  }
-  return std::unique_ptr<OpenClExecutable>(std::move(made));
-}
-
-/// Rows of queries and keys in one tile of attention_gpu.cl, as far as the local memory goes.
-struct AttentionTile {
-  int64_t queries = 16;
-  int64_t keys = 32;
-};
-
-std::optional<AttentionTile> attention_tile(const OpenClDevice& device, int64_t head_dim, int64_t queries) {
-  AttentionTile tile{queries, 32};
-  const auto bytes = [&] {
-    return 4 * (tile.queries * head_dim + tile.keys * (head_dim + 1) + tile.queries * (tile.keys + 2));
-  };
-  while (bytes() > device.local_bytes) {
-    if (tile.keys > 4) {
-      tile.keys /= 2;
-    } else if (tile.queries > 1) {
-      tile.queries /= 2;
-    } else {
-      return std::nullopt;
-    }
-  }
-  return tile;
-}
-
-Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context, const Graph& graph,
-                                                         const Op& op, int64_t tokens) {
-  const Attention& attention = *op.as<Attention>();
-  auto made = std::make_unique<AttentionExecutable>(op.name, tokens);
-  made->attention = attention;
-  made->lanes = context.shape.lanes;
-  const auto add = [&](const std::string& name, std::string_view kernels, int64_t queries,
-                       const std::string& defines) -> Status {
-    HETERO_TRY(
-        OpenClProgram * program,
-        kernel_program(
-            context, name, {kernels},
-            fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
-                        graph.value(op.inputs[1]).dtype == DType::kF16 ? " -DCACHE_F16" : "", defines)));
-    HETERO_TRY(cl_kernel kernel, program->kernel("attention"));
-    made->blocks.push_back({kernel, queries});
-    return {};
-  };
-  if (context.shape.cpu) {
-    HETERO_RETURN_IF_ERROR(add("attention", opencl_kernels::attention_cpu, kCpuAttentionQueries, ""));
-    return std::unique_ptr<OpenClExecutable>(std::move(made));
-  }
-  // For one token, a block of just its query heads; for many, as large as pays.
-  const auto group = static_cast<uint64_t>(attention.heads / attention.kv_heads);
-  const auto few = std::clamp<int64_t>(static_cast<int64_t>(std::bit_ceil(group)), kGpuAttentionFewQueries,
-                                       kGpuAttentionQueries);
-  for (const int64_t queries : {few, kGpuAttentionQueries}) {
-    const AttentionTile tile = *attention_tile(context.device, attention.head_dim, queries);
-    if (made->blocks.empty() || tile.queries > made->blocks.back().queries) {
-      HETERO_RETURN_IF_ERROR(add(fmt::format("attention-{}", tile.queries), opencl_kernels::attention_gpu,
-                                 tile.queries,
-                                 fmt::format(" -DQUERIES={} -DKEYS={}", tile.queries, tile.keys)));
-    }
-  }
-  return std::unique_ptr<OpenClExecutable>(std::move(made));
-}
-
 }  // namespace
+
+HeldLaunch::HeldLaunch(const OpenClExecutable& held, const Launch& launch)
+    : executable(&held),
+      tokens(launch.tokens),
+      position(launch.position),
+      input_count(std::min(launch.inputs.size(), inputs.size())),
+      output_count(std::min(launch.outputs.size(), outputs.size())) {
+  std::copy_n(launch.inputs.begin(), input_count, inputs.begin());
+  std::copy_n(launch.outputs.begin(), output_count, outputs.begin());
+}
+
+Status RmsNormExecutable::enqueue(KernelQueue& queue, const Launch& launch) const {
+  KernelCall call(queue, kernel);
+  call.binding(launch.inputs[0]).binding(launch.inputs[residual ? 1 : 0]);
+  call.binding(launch.outputs[0]).binding(launch.outputs[residual ? 1 : 0]);
+  call.memory(*weight).number(residual ? 1 : 0).number(cols).value(eps).number(launch.tokens);
+  return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
+}
+
+const Op* only_reader(const Graph& graph, ValueId value) {
+  const Op* reader = nullptr;
+  int64_t readers = value == graph.logits ? 1 : 0;
+  for (const Op& op : graph.ops) {
+    const auto reads = std::count(op.inputs.begin(), op.inputs.end(), value);
+    readers += reads;
+    reader = reads > 0 ? &op : reader;
+  }
+  return readers == 1 ? reader : nullptr;
+}
+
+int64_t row_chunk(int64_t lanes, int64_t tokens) {
+  return lanes == 1 || tokens > 4 ? 1024 : 2 * lanes;
+}
 
 KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu) {
   KernelShape shape;
@@ -457,11 +199,30 @@ KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu) {
     return shape;
   }
   shape.lanes = device.max_work_group >= 128 ? 128 : 32;
-  shape.small_tile = device.max_work_group >= 128 ? KernelTile{32, 64, 64} : KernelTile{32, 32, 32};
-  if (device.max_work_group < 256) {
-    shape.tile = shape.small_tile;
+  shape.norm_lanes = shape.lanes;
+  while (shape.norm_lanes < kNormLanes &&
+         2 * shape.norm_lanes <= static_cast<int64_t>(device.max_work_group)) {
+    shape.norm_lanes *= 2;
+  }
+  shape.wides = {"8,64,1,1", "8,128,1,1", "16,64,1,1", "2,64,2,1",
+                 "2,32,4,1", "4,64,2,1",  "8,32,2,1",  "2,64,1,2"};
+  if (device.max_work_group < 128) {
+    shape.small_tile = {32, 32, 32};
+    shape.wides = {"4,32,1,1"};
+    shape.tiles = {"32,32,32,4,4,1,8"};
   } else {
-    shape.tile = {128, 128, 16, 8, 8};
+    shape.small_tile = {32, 64, 64};
+    shape.tiles = {"32,64,64,4,4,1,8"};
+  }
+  if (device.is_cpu) {  // takes seconds to compile large ones
+    shape.wides = {"4,32,4,1", "2,32,2,2"};
+    shape.tiles = {"32,64,64,4,4,1,8", "32,32,32,4,4,2,8"};
+  } else if (device.max_work_group >= 256) {
+    shape.tiles = {"128,128,16,8,8,2,8", "64,128,16,8,8,2,8", "128,64,16,8,8,2,8", "64,64,16,8,8,2,8",
+                   "256,128,16,16,8,1,8"};
+  }
+  if (device.bfloat16_matrices) {
+    shape.matrices = {"4,4,4", "2,4,8", "2,8,8"};
   }
   // OpenCL C knows sub-groups from 2.0 on. "OpenCL <major>..." by the specification.
   const char major = device.version.size() > 7 ? device.version[7] : '1';
@@ -480,10 +241,11 @@ Result<OpenClProgram*> kernel_program(OpenClContext& context, const std::string&
     text += source;
   }
   const KernelShape& shape = context.shape;
-  return context.programs.get(name, text,
-                              fmt::format("{} -cl-mad-enable -DCPU_SHAPE={} -DLANES={} -DSUBGROUPS={}{}{}",
-                                          shape.std_option, shape.cpu ? 1 : 0, shape.lanes,
-                                          shape.subgroups ? 1 : 0, defines.empty() ? "" : " ", defines));
+  const std::string options = fmt::format(
+      "{} -cl-mad-enable -DCPU_SHAPE={} -DLANES={} -DNORM_LANES={} -DSUBGROUPS={} -DHALF_TILES={} -DPTX={}",
+      shape.std_option, shape.cpu ? 1 : 0, shape.lanes, shape.norm_lanes, shape.subgroups ? 1 : 0,
+      shape.half_tiles ? 1 : 0, context.device.ptx ? 1 : 0);
+  return context.programs.get(name, text, defines.empty() ? options : options + " " + defines);
 }
 
 Result<cl_kernel> row_kernel(OpenClContext& context, const std::string& name) {
@@ -519,7 +281,7 @@ Status opencl_supports(const OpenClContext& context, const Graph& graph, const O
     }
   }
   if (const auto* attention = op.as<Attention>()) {
-    if (!context.shape.cpu && !attention_tile(context.device, attention->head_dim, 1)) {
+    if (!attention_fits(context, attention->head_dim)) {
       return unsupported(fmt::format("{}: {}: heads of {} do not fit the local memory of {} bytes", device,
                                      op.name, attention->head_dim, context.device.local_bytes));
     }
@@ -540,9 +302,9 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   if (const auto* embed = op.as<Embed>()) {
     const Weight& table = graph.weight(op.weights[0]);
     auto made = std::make_unique<EmbedExecutable>(op.name, tokens);
-    HETERO_TRY(OpenClProgram * program, weight_program(context, table.dtype));
+    HETERO_TRY(OpenClProgram * program, weight_program(context, table.dtype, table.cols));
     HETERO_TRY(made->kernel, program->kernel("embed"));
-    HETERO_TRY(made->table, context.memory.weight(table));
+    HETERO_TRY(made->table, weight_buffer(context, {&table}));
     made->rows = table.rows;
     made->cols = table.cols;
     made->lanes = lanes;
@@ -564,8 +326,10 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     HETERO_TRY(made->kernel, row_kernel(context, "rms_norm"));
     HETERO_TRY(made->weight, context.memory.constants(vector_floats(weight), weight.name));
     made->residual = op.inputs.size() == 2;
+    const Op* reader = only_reader(graph, op.outputs[0]);
+    made->before_linear = context.shape.join_norms && reader != nullptr && reader->is<Linear>();
     made->cols = weight.cols;
-    made->lanes = lanes;
+    made->lanes = context.shape.norm_lanes;
     made->eps = norm->eps;
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }

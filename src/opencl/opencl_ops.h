@@ -1,13 +1,17 @@
 // Operators as kernel launches: what a compiled slice of each kind holds, and how it is enqueued.
 #pragma once
 
+#include <array>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "opencl/kernel_call.h"
 #include "opencl/kernel_memory.h"
+#include "opencl/kernel_tuner.h"
 #include "opencl/program_cache.h"
 #include "processor/processor.h"
 
@@ -20,29 +24,68 @@ struct KernelTile {
   int64_t k = 0;         // elements of both at a time
   int64_t thread_m = 4;  // outputs of one work-item
   int64_t thread_n = 4;
+  int64_t stages = 1;
+  int64_t unroll = 8;  // of the loop over k
 
   int64_t lanes() const { return (m / thread_m) * (n / thread_n); }
 };
 
 /// How kernels are shaped for a device; see kernels/common.cl.
 struct KernelShape {
-  bool cpu = false;       // one work-item is one task
-  int lanes = 1;          // work-items that share a row
-  KernelTile tile;        // GPUs: of Linear, for many rows of x
-  KernelTile small_tile;  // and for up to small_tile.m
+  bool cpu = false;        // one work-item is one task
+  int64_t lanes = 1;       // work-items that share a row
+  int64_t norm_lanes = 1;  // the same in RmsNorm
+  KernelTile small_tile;   // GPUs: of Linear, for up to small_tile.m rows of x
+  // Variants to choose from by trying them, the ones to use untried first: of linear_gpu_tile.cl for
+  // more rows of x, "m,n,k,thread_m,thread_n,stages,unroll", and of linear_gpu_wide.cl,
+  // "rows,lanes,sets,stages"; with two stages
+  // the next words are on their way.
+  std::vector<std::string> tiles;
+  std::vector<std::string> wides;
+  // Likewise of linear_gpu_matrix.cl, "a_tiles,t_tiles,warps"; empty where the device has no such units.
+  std::vector<std::string> matrices;
+  bool emulate_matrices = false;  // for tests
+  bool join_norms = true;         // RmsNorm waits for the Linear that reads it
   bool subgroups = false;
-  std::string std_option;  // "-cl-std=CL1.2"
+  bool half_tiles = false;  // linear_gpu_tile.cl computes in fp16
+  std::string std_option;   // "-cl-std=CL1.2"
 };
 
 KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu);
+
+/// Columns of one work-group in kernels that pass over rows in chunks: for few tokens small ones, so
+/// that all lanes of the device are at work.
+int64_t row_chunk(int64_t lanes, int64_t tokens);
 
 /// What executables are made of. Not thread-safe.
 struct OpenClContext {
   const OpenClApi& api;
   const OpenClDevice& device;
   KernelShape shape;
+  cl_command_queue queue;
   KernelMemory& memory;
   ProgramCache& programs;
+  KernelTuner& tuner;
+};
+
+class OpenClExecutable;
+
+/// A launch with what it points to.
+struct HeldLaunch {
+  const OpenClExecutable* executable = nullptr;
+  int64_t tokens = 0;
+  int64_t position = 0;
+  std::array<Binding, 2> inputs = {};
+  std::array<Binding, 2> outputs = {};
+  size_t input_count = 0;
+  size_t output_count = 0;
+
+  HeldLaunch() = default;
+  /// The first two inputs and outputs, which is all that operators that are held have.
+  HeldLaunch(const OpenClExecutable& held, const Launch& launch);
+  Launch launch() const {
+    return {tokens, position, {inputs.data(), input_count}, {outputs.data(), output_count}};
+  }
 };
 
 class OpenClExecutable : public Executable {
@@ -57,10 +100,48 @@ class OpenClExecutable : public Executable {
   /// runs once and writes nothing: a warm-up, after which submitting compiles nothing.
   virtual Status enqueue(KernelQueue& queue, const Launch& launch) const = 0;
 
+  // Submissions in one kernel: some are held until the next one, which may take them over if nobody else
+  // reads what they write.
+
+  /// Whether the launch may be held.
+  virtual bool may_wait(const Launch&) const { return false; }
+  /// Whether this launch and those held before it can be one kernel.
+  virtual bool takes(std::span<const HeldLaunch> /*held*/, const Launch&) const { return false; }
+  /// Enqueues what takes() said it can, or without any `held` just this.
+  virtual Status enqueue_with(KernelQueue& queue, std::span<const HeldLaunch> /*held*/,
+                              const Launch& launch) const {
+    return enqueue(queue, launch);
+  }
+
  private:
   std::string name_;
   int64_t max_tokens_;
 };
+
+/// RmsNorm. For one token it waits for a Linear that is the only one to read its first output.
+class RmsNormExecutable : public OpenClExecutable {
+ public:
+  using OpenClExecutable::OpenClExecutable;
+  cl_kernel kernel = nullptr;
+  std::shared_ptr<OpenClBuffer> weight;
+  bool residual = false;
+  bool before_linear = false;
+  int64_t cols = 0;
+  int64_t lanes = 1;
+  float eps = 0.0f;
+
+  bool may_wait(const Launch& launch) const override { return before_linear && launch.tokens == 1; }
+  Status enqueue(KernelQueue& queue, const Launch& launch) const override;
+};
+
+/// Of the Linear that was held last, perhaps with a RmsNorm before it: whether it can do a Gated as well, and
+/// do so (opencl_linear.cc).
+bool linear_takes_gated(std::span<const HeldLaunch> held, const Launch& gated);
+Status enqueue_linear_gated(KernelQueue& queue, std::span<const HeldLaunch> held, Activation activation,
+                            const Binding& out);
+
+/// The only operator that reads `value`; nullptr: none or several, or it is the graph's result.
+const Op* only_reader(const Graph& graph, ValueId value);
 
 /// Ok, or why these kernels cannot run the slice.
 Status opencl_supports(const OpenClContext& context, const Graph& graph, const OpSlice& slice);
@@ -69,9 +150,25 @@ Status opencl_supports(const OpenClContext& context, const Graph& graph, const O
 Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& context, const Graph& graph,
                                                                  const OpSlice& slice, int64_t tokens);
 
+/// The same for Linear (opencl_linear.cc) and Attention (opencl_attention.cc).
+Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, const Graph& graph,
+                                                      const OpSlice& slice, int64_t tokens);
+Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context, const Graph& graph,
+                                                         const Op& op, int64_t tokens);
+bool attention_fits(const OpenClContext& context, int64_t head_dim);
+
 /// The same for Route, ExpertLinear and ExpertSum (opencl_experts.cc).
 Result<std::unique_ptr<OpenClExecutable>> make_expert_executable(OpenClContext& context, const Graph& graph,
                                                                  const Op& op, int64_t tokens);
+
+/// Whether weights of this type and width lie in planes on the device (kernels/blocks.cl).
+bool in_planes(const OpenClContext& context, DType dtype, int64_t cols);
+
+/// The kernels of Embed and Linear for such weights, and the weights as those want them: one, or
+/// several of one type and width behind each other.
+Result<OpenClProgram*> weight_program(OpenClContext& context, DType dtype, int64_t cols);
+Result<std::shared_ptr<OpenClBuffer>> weight_buffer(OpenClContext& context,
+                                                    const std::vector<const Weight*>& weights);
 
 /// The program of common.cl and `sources`, with `defines` beside the ones that all have. Programs of
 /// one name differ in their defines only.

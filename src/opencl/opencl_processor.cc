@@ -82,19 +82,58 @@ Status OpenClProcessor::start() {
   HETERO_TRY(const std::string intervals, choice("HETERO_OPENCL_INTERVALS", {"each", "batch"}));
   if (intervals.empty() ? !device_.is_cpu : intervals == "batch") {
     timeline_.mark_batches(queue_.get());
+    timeline_.before_waiting([this] {
+      if (!holds_) {
+        return;
+      }
+      const std::lock_guard lock(mutex_);
+      if (const Status status = enqueue_held(); !status.ok()) {
+        (void)timeline_.poison(status);
+      }
+    });
+    may_wait_ = true;
   }
   if (device_.is_cpu && (threads > 0 || !options_.cpus.empty())) {
     timeline_.wait_by_callback(queue_.get());
   }
 
-  programs_ = std::make_unique<ProgramCache>(
-      api_, context_.get(), device_.id,
-      fmt::format("{} | {} | {} | {}", name, device_.info.driver, device_.version, device_.compute_units),
-      options_.cache_dir);
+  const std::string device_key =
+      fmt::format("{} | {} | {} | {}", name, device_.info.driver, device_.version, device_.compute_units);
+  programs_ =
+      std::make_unique<ProgramCache>(api_, context_.get(), device_.id, device_key, options_.cache_dir);
+  HETERO_TRY(const std::string tune, choice("HETERO_OPENCL_TUNE", {"on", "off"}));
+  std::string tuned = device_key;
+  for (const std::string_view source : {opencl_kernels::blocks, opencl_kernels::linear_gpu_wide,
+                                        opencl_kernels::linear_gpu_tile, opencl_kernels::linear_gpu_matrix}) {
+    tuned += source;
+  }
+  tuner_ = std::make_unique<KernelTuner>(
+      options_.cache_dir.empty()
+          ? std::string()
+          : fmt::format("{}/opencl-tuned-{:016x}.txt", options_.cache_dir, text_hash(tuned)),
+      tune.empty() ? !device_.is_cpu : tune == "on");
   HETERO_TRY(const std::string shape, choice("HETERO_OPENCL_KERNELS", {"cpu", "gpu"}));
   HETERO_TRY(const std::string memory, choice("HETERO_OPENCL_MEMORY", {"svm", "host", "copy"}));
-  const KernelShape kernel_shape =
-      choose_kernel_shape(device_, shape.empty() ? device_.is_cpu : shape == "cpu");
+  KernelShape kernel_shape = choose_kernel_shape(device_, shape.empty() ? device_.is_cpu : shape == "cpu");
+  HETERO_TRY(const std::string arithmetic, choice("HETERO_OPENCL_ARITHMETIC", {"f32", "f16"}));
+  if (arithmetic == "f16" && !device_.half) {
+    return unsupported(
+        fmt::format("{}: HETERO_OPENCL_ARITHMETIC=f16, but the device has no arithmetic in fp16", name));
+  }
+  kernel_shape.half_tiles =
+      !kernel_shape.cpu && device_.half && (arithmetic.empty() ? !device_.is_cpu : arithmetic == "f16");
+  HETERO_TRY(const std::string join, choice("HETERO_OPENCL_JOIN", {"none", "gated", "all"}));
+  may_wait_ = may_wait_ && join != "none";
+  kernel_shape.join_norms = join != "gated";
+  traits_.joined = may_wait_ && !kernel_shape.cpu ? static_cast<int>(held_.size()) : 0;
+  traits_.unit_roundoff = kernel_shape.half_tiles ? 0x1p-11 : 0x1p-24;
+  HETERO_TRY(const std::string matrices, choice("HETERO_OPENCL_MATRICES", {"emulate", "off"}));
+  if (matrices == "emulate") {
+    kernel_shape.matrices = {"1,2,2"};
+    kernel_shape.emulate_matrices = true;
+  } else if (matrices == "off") {
+    kernel_shape.matrices.clear();
+  }
   MemoryMode mode = device_.svm_system                       ? MemoryMode::kSvm
                     : device_.host_unified || device_.is_cpu ? MemoryMode::kHost
                                                              : MemoryMode::kCopy;
@@ -107,10 +146,11 @@ Status OpenClProcessor::start() {
   const auto use = [&](MemoryMode with) -> Status {
     kernels_.reset();
     memory_ = std::make_unique<KernelMemory>(api_, device_, context_.get(), queue_.get(), with);
-    kernels_ =
-        std::make_unique<OpenClContext>(OpenClContext{api_, device_, kernel_shape, *memory_, *programs_});
+    kernels_ = std::make_unique<OpenClContext>(
+        OpenClContext{api_, device_, kernel_shape, queue_.get(), *memory_, *programs_, *tuner_});
     traits_.coherent = with != MemoryMode::kCopy;
     traits_.copies_weights = with == MemoryMode::kCopy;
+    traits_.joined = traits_.coherent ? 0 : traits_.joined;  // no weights in planes
     return probe();
   };
   Status status = use(mode);
@@ -211,14 +251,51 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
   }
   const std::lock_guard lock(mutex_);
   KernelQueue queue{api_, queue_.get(), timeline_.wanted_events(), {}, {}};
-  const Status status = ours.enqueue(queue, launch);
-  if (!status.ok()) {
+  const auto failed = [&](const Status& status) {
     return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
+  };
+  const std::span<const HeldLaunch> held(held_.data(), held_count_);
+  const bool takes = held_count_ > 0 && ours.takes(held, launch);
+  if (held_count_ > 0 && !takes) {
+    if (const Status status = enqueue_held(); !status.ok()) {
+      return timeline_.poison(status);
+    }
+  }
+  if (may_wait_ && held_count_ < held_.size() && ours.may_wait(launch)) {
+    held_[held_count_++] = HeldLaunch(ours, launch);
+    holds_ = true;
+  } else {
+    ++enqueued_;
+    const Status status = ours.enqueue_with(queue, takes ? held : std::span<const HeldLaunch>(), launch);
+    held_count_ = 0;
+    holds_ = false;
+    if (!status.ok()) {
+      return failed(status);
+    }
   }
   return Fence{&timeline_, timeline_.add(std::move(queue.first), std::move(queue.last), ours.name())};
 }
 
+Status OpenClProcessor::enqueue_held() {
+  if (held_count_ == 0) {
+    return {};
+  }
+  ++enqueued_;
+  const HeldLaunch& last = held_[held_count_ - 1];
+  KernelQueue queue{api_, queue_.get(), Events::kNone, {}, {}};
+  const Status status = last.executable->enqueue_with(queue, {held_.data(), held_count_ - 1}, last.launch());
+  held_count_ = 0;
+  holds_ = false;
+  return status.with_prefix(fmt::format("{}: {}", device_.info.name, last.executable->name()));
+}
+
 void OpenClProcessor::flush() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Status status = enqueue_held(); !status.ok()) {
+      (void)timeline_.poison(status);
+    }
+  }
   timeline_.mark();
   const cl_int error = api_.Flush(queue_.get());
   if (error != CL_SUCCESS) {
@@ -227,6 +304,12 @@ void OpenClProcessor::flush() {
 }
 
 Status OpenClProcessor::finish() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Status status = enqueue_held(); !status.ok()) {
+      return timeline_.poison(status);
+    }
+  }
   // Drivers for CPUs may run kernels in the thread that waits: then where the device may run them.
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
   const cl_int error = api_.Finish(queue_.get());
@@ -265,6 +348,10 @@ Result<Fence> OpenClProcessor::transfer(Buffer& buffer, const Region& region, bo
     return timeline_.poison(invalid_argument(fmt::format(
         "{}: {} of {} rows of {} bytes, {} apart, at {} of a buffer of {} bytes", device_.info.name, what,
         region.rows, region.row_bytes, region.stride, region.offset, ours.size())));
+  }
+  const std::lock_guard lock(mutex_);
+  if (const Status status = enqueue_held(); !status.ok()) {
+    return timeline_.poison(status);
   }
   const auto offset = static_cast<size_t>(region.offset);
   const auto row = static_cast<size_t>(region.row_bytes);

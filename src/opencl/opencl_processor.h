@@ -4,11 +4,22 @@
 // answers otherwise do:
 //   HETERO_OPENCL_MEMORY=svm|host|copy  how kernels see memory (see MemoryMode)
 //   HETERO_OPENCL_KERNELS=cpu|gpu       which shape of kernels to use
+//   HETERO_OPENCL_TUNE=on|off           whether to try variants of kernels (see KernelTuner), by
+//                                       default on GPUs only
+//   HETERO_OPENCL_WIDE, _TILE, _PRODUCT the variants to use, untried (see KernelShape); _PRODUCT is
+//                                       a tile or a matrix one, for types that have both
+//   HETERO_OPENCL_ARITHMETIC=f32|f16    of products with many rows in kernels for GPUs; by default f16
+//                                       on GPUs that have it
+//   HETERO_OPENCL_JOIN=none|gated|all   which submissions of one token become one kernel: products with
+//                                       the SwiGLU after them, or also with the norm before
+//   HETERO_OPENCL_MATRICES=emulate|off  without the units that linear_gpu_matrix.cl wants
 //   HETERO_OPENCL_INTERVALS=each|batch  intervals of submissions, or of all up to a flush (see
 //                                       OpenClTimeline::mark_batches)
 //   HETERO_OPENCL_DONE=flag|event       how the host sees that a submission is done, where it can be both
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -45,6 +56,8 @@ class OpenClProcessor : public Processor {
   /// Programs built from source, and taken from the cache's files, since open().
   int programs_built() const { return programs_->built(); }
   int programs_loaded() const { return programs_->loaded(); }
+  /// Submissions that led to kernels of their own, since open().
+  int64_t enqueued() const { return enqueued_; }
   MemoryMode memory_mode() const { return memory_->mode(); }
 
  private:
@@ -55,6 +68,8 @@ class OpenClProcessor : public Processor {
   /// the difference of their clocks.
   Status probe();
   Status warm_up(const OpenClExecutable& executable);
+  /// Enqueues the launches that wait for the next one.
+  Status enqueue_held();
   Result<Fence> transfer(Buffer& buffer, const Region& region, bool upload);
 
   const OpenClApi& api_;
@@ -69,7 +84,16 @@ class OpenClProcessor : public Processor {
   std::mutex mutex_;  // over what compiling and submitting share: kernels and their arguments, memory_
   std::unique_ptr<KernelMemory> memory_;
   std::unique_ptr<ProgramCache> programs_;
+  std::unique_ptr<KernelTuner> tuner_;
   std::unique_ptr<OpenClContext> kernels_;
+  /// Launches that wait for the next one (see OpenClExecutable::may_wait): a RmsNorm, a Linear or both.
+  /// They have tickets, but no events: batches have none but their first and last.
+  /// Under mutex_, but for holds_: whether there are any.
+  std::array<HeldLaunch, 2> held_;
+  size_t held_count_ = 0;
+  std::atomic<bool> holds_ = false;
+  bool may_wait_ = false;
+  int64_t enqueued_ = 0;
   PageMemory scratch_;  // what warm-ups are bound to
   std::unique_ptr<OpenClBuffer> scratch_buffer_;
 };

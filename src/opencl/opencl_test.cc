@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -14,6 +16,7 @@
 
 #include "base/threads.h"
 #include "opencl/device.h"
+#include "opencl/kernel_tuner.h"
 #include "opencl/opencl_processor.h"
 #include "processor/conformance.h"
 
@@ -140,6 +143,215 @@ TEST_F(OpenCl, ConformsWithBuffersOverHostMemory) {
 TEST_F(OpenCl, ConformsWithTheOtherShapeOfKernels) {
   const ScopedEnv kernels("HETERO_OPENCL_KERNELS", found_[0].info.stand_in ? "gpu" : "cpu");
   expect_conformance("");
+}
+
+TEST_F(OpenCl, ConformsWithWeightsInPlanes) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  expect_conformance("linear Q4_0");
+  expect_conformance("linear Q4_1");
+  expect_conformance("embed Q4_0");
+  expect_conformance("embed Q4_1");
+}
+
+TEST_F(OpenCl, ConformsWithProductsOfSmallMatrices) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const ScopedEnv matrices("HETERO_OPENCL_MATRICES", "emulate");
+  expect_conformance("linear Q4_0[37,256]");
+  expect_conformance("linear Q4_0[40,512]");
+}
+
+TEST_F(OpenCl, ConformsWithProductsInHalf) {
+  const auto& features = found_[0].info.features;
+  if (std::find(features.begin(), features.end(), "fp16") == features.end()) {
+    GTEST_SKIP() << found_[0].info.name << " has no arithmetic in fp16";
+  }
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv arithmetic("HETERO_OPENCL_ARITHMETIC", "f16");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  EXPECT_EQ(processor->traits().unit_roundoff, 0x1p-11);
+  expect_conformance("linear Q4_0");
+  expect_conformance("linear F32");
+}
+
+TEST_F(OpenCl, ConformsWithAnyVariant) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  {
+    const ScopedEnv wide("HETERO_OPENCL_WIDE", "2,64,2,1");
+    const ScopedEnv tile("HETERO_OPENCL_TILE", "128,64,16,8,8,2,8");
+    expect_conformance("linear Q4_0[37");
+  }
+  const ScopedEnv wide("HETERO_OPENCL_WIDE", "1,128,1,2");
+  const ScopedEnv tile("HETERO_OPENCL_TILE", "64,128,32,8,8,1,8");
+  expect_conformance("linear Q4_1[37");
+}
+
+/// RmsNorm of x + r, gate and up of that, and s = silu(gate) * up, for one row and by three submissions;
+/// s, and x + r behind it. `wait_after`: bit i to wait after submission i.
+std::vector<float> normed_product(Processor& processor, int wait_after, bool in_place = false) {
+  constexpr int64_t kN = 40;
+  constexpr int64_t kK = 512;
+  std::vector<std::byte> blocks(static_cast<size_t>(2 * kN * row_bytes(DType::kQ4_0, kK)));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const size_t at = i % 18;  // a scale of 2^-7, then numbers
+    blocks[i] = static_cast<std::byte>(at == 0 ? 0 : at == 1 ? 0x20 : i * 37 % 251);
+  }
+  std::vector<float> norm(kK);
+  for (size_t i = 0; i < norm.size(); ++i) {
+    norm[i] = 0.5f + static_cast<float>(i % 7) * 0.25f;
+  }
+  Graph graph;
+  for (const int64_t half : {0, 1}) {
+    graph.weights.push_back({half == 0 ? "gate" : "up", DType::kQ4_0, kN, kK,
+                             blocks.data() + half * kN * row_bytes(DType::kQ4_0, kK)});
+  }
+  graph.weights.push_back({"norm", DType::kF32, 1, kK, reinterpret_cast<const std::byte*>(norm.data())});
+  const auto value = [](const char* name, int64_t cols) {
+    return Value{name, Rows::kTokens, cols, DType::kF32};
+  };
+  graph.values = {value("x", kK),   value("r", kK),           value("h", kK),
+                  value("sum", kK), value("gate_up", 2 * kN), value("s", kN)};
+  graph.ops.resize(3);
+  graph.ops[0] = {"norm", 0, RmsNorm{1e-5f}, {0, 1}, {2, 3}, {2}, {}};
+  graph.ops[1] = {"gate_up", 0, Linear{}, {2}, {4}, {0, 1}, {}};
+  graph.ops[2] = {"gated", 0, Gated{Activation::kSilu}, {4}, {5}, {}, {}};
+  graph.head_begin = 3;
+  constexpr Bytes kPlace = 4096;
+  PageMemory memory = PageMemory::allocate(6 * kPlace).value();
+  const auto at = [&](int id) { return reinterpret_cast<float*>(memory.data() + id * kPlace); };
+  for (int64_t i = 0; i < kK; ++i) {
+    at(0)[i] = static_cast<float>(i % 13) * 0.1f - 0.5f;
+    at(1)[i] = static_cast<float>(i % 29) * 0.05f - 0.5f;
+  }
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  std::vector<Binding> b;
+  for (int id = 0; id < 6; ++id) {
+    buffers.push_back(processor.import(memory.data() + id * kPlace, kPlace).value());
+    b.push_back({buffers.back().get(), 0, graph.value(id).cols});
+  }
+  if (in_place) {  // as memory may be shared between values that never live together
+    b[5].buffer = b[0].buffer;
+  }
+  std::vector<std::unique_ptr<Executable>> executables;
+  Fence last;
+  for (int op = 0; op < 3; ++op) {
+    executables.push_back(processor.compile(graph, {op, 0, graph.output_cols(op)}, 1).value());
+    std::vector<Binding> in, out;
+    for (const ValueId id : graph.op(op).inputs) {
+      in.push_back(b[static_cast<size_t>(id)]);
+    }
+    for (const ValueId id : graph.op(op).outputs) {
+      out.push_back(b[static_cast<size_t>(id)]);
+    }
+    last = processor.submit(*executables.back(), {1, 0, in, out}).value();
+    if ((wait_after >> op & 1) != 0) {
+      EXPECT_TRUE(last.wait().ok());
+    }
+  }
+  processor.flush();
+  EXPECT_TRUE(last.wait().ok());
+  const int place = in_place ? 0 : 5;
+  for (const int id : {place, 3}) {
+    EXPECT_TRUE(
+        processor.download(*buffers[static_cast<size_t>(id)], {0, kPlace, kPlace, 1}).value().wait().ok());
+  }
+  std::vector<float> result(at(place), at(place) + kN);
+  result.insert(result.end(), at(3), at(3) + kK);
+  return result;
+}
+
+TEST_F(OpenCl, NormProductAndGatedAreOneKernelWhereNobodyWaitsBetween) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const ScopedEnv intervals("HETERO_OPENCL_INTERVALS", "batch");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  EXPECT_EQ(processor->traits().joined, 2);
+  const std::vector<float> apart = normed_product(*processor, 7);
+  EXPECT_EQ(processor->enqueued(), 3);
+  float largest = 0.0f;
+  for (const float v : apart) {
+    largest = std::max(largest, std::abs(v));
+  }
+  EXPECT_GT(largest, 0.0f);
+  struct Case {
+    int wait_after;
+    bool in_place;
+    int kernels;
+  };
+  // Norm and product; product and gated; all; a result where others still read.
+  for (const Case c : {Case{0, false, 1}, Case{1, false, 2}, Case{2, false, 2}, Case{0, true, 2}}) {
+    const int64_t before = processor->enqueued();
+    const std::vector<float> together = normed_product(*processor, c.wait_after, c.in_place);
+    EXPECT_EQ(processor->enqueued() - before, c.kernels) << c.wait_after;
+    for (size_t i = 0; i < apart.size(); ++i) {
+      EXPECT_NEAR(apart[i], together[i], 1e-5f * largest) << i << " " << c.wait_after;
+    }
+  }
+}
+
+TEST_F(OpenCl, MalformedVariantIsNamed) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv tile("HETERO_OPENCL_TILE", "128,64");
+  const auto processor = open();
+  ASSERT_NE(processor, nullptr);
+  const Product product(*processor);
+  const auto compiled = processor->compile(product.graph, {0, 0, Product::kN}, 64);
+  ASSERT_FALSE(compiled.ok());
+  EXPECT_NE(compiled.status().message().find("'128,64': expected 7 numbers"), std::string::npos)
+      << compiled.status().message();
+}
+
+TEST_F(OpenCl, TriesVariantsInEveryMemory) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv tune("HETERO_OPENCL_TUNE", "on");
+  for (const std::string mode : {"svm", "host", "copy"}) {
+    const auto& features = found_[0].info.features;
+    const bool svm = std::find(features.begin(), features.end(), "svm-system") != features.end();
+    if ((mode == "svm" && !svm) || (mode == "host" && !found_[0].info.unified_memory)) {
+      continue;
+    }
+    const ScopedEnv memory("HETERO_OPENCL_MEMORY", mode);
+    OpenOptions options;
+    options.cache_dir = (dir_ / mode).string();
+    const auto processor = open(options);
+    ASSERT_NE(processor, nullptr);
+    const ConformanceReport report = run_conformance(*processor, {"linear Q4_0[37,256]", true});
+    EXPECT_GT(report.passed, 0);
+    EXPECT_TRUE(report.failures.empty()) << report.failures[0];
+    int tuned = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(options.cache_dir)) {
+      tuned += entry.path().filename().string().starts_with("opencl-tuned-") ? 1 : 0;
+    }
+    EXPECT_EQ(tuned, 1) << mode;
+  }
+}
+
+TEST(KernelTuner, FastestVariantIsKeptOnDisk) {
+  const auto dir = std::filesystem::temp_directory_path() / ("hetero_tuner_test_" + std::to_string(getpid()));
+  const std::string path = (dir / "tuned.txt").string();
+  int tried = 0;
+  const auto time = [&](const std::string& variant) -> Result<double> {
+    ++tried;
+    if (variant == "broken") {
+      return internal_error("does not compile");
+    }
+    return variant == "fast" ? 1000.0 : 2000.0;
+  };
+  const std::vector<std::string> variants = {"slow", "broken", "fast"};
+  EXPECT_EQ(KernelTuner("", false).choose("a", "tile", variants, time).value(), "slow");
+  EXPECT_EQ(tried, 0);
+  EXPECT_EQ(KernelTuner(path, true).choose("a", "tile", variants, time).value(), "fast");
+  EXPECT_EQ(tried, 3);
+  EXPECT_EQ(KernelTuner(path, true).choose("a", "tile", variants, time).value(), "fast");
+  EXPECT_EQ(tried, 3);
+  // A choice that is no longer offered is made anew; where nothing works, the reason is given.
+  EXPECT_EQ(KernelTuner(path, true).choose("a", "tile", {"slow", "new"}, time).value(), "slow");
+  EXPECT_FALSE(KernelTuner(path, true).choose("b", "tile", {"broken", "broken"}, time).ok());
+  std::filesystem::remove_all(dir);
 }
 
 TEST_F(OpenCl, UnknownSettingIsNamed) {

@@ -178,6 +178,9 @@ Status OpenClTimeline::wait(uint64_t ticket) {
   if (poisoned_) {
     return status();
   }
+  if (before_waiting_) {
+    before_waiting_();
+  }
   const ClEvent event = retained(ticket);
   if (event) {
     // An error here is looked at in the events themselves, which say which operator it was.
@@ -192,6 +195,9 @@ Status OpenClTimeline::wait(uint64_t ticket) {
 bool OpenClTimeline::done(uint64_t ticket) {
   if (completed_ >= ticket || poisoned_) {
     return true;
+  }
+  if (before_waiting_) {
+    before_waiting_();
   }
   if (ticket <= flagged_) {
     // Tickets of 64 bits, flags of 32: compared as distances.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <string>
 
@@ -38,6 +39,9 @@ class OpenClTimeline : public Timeline {
   }
   /// Which kernels of the next submission need events.
   Events wanted_events() const;
+
+  /// Called before waiting or asking for a ticket: enqueues what was put off.
+  void before_waiting(std::function<void()> enqueue) { before_waiting_ = std::move(enqueue); }
 
   /// Fails this and all later tickets; the first error stays. Gives the error that stays.
   Status poison(Status error);
@@ -81,6 +85,7 @@ class OpenClTimeline : public Timeline {
   uint64_t issued_ = 0;
   std::atomic<uint64_t> completed_ = 0;
   Nanos offset_{};
+  std::function<void()> before_waiting_;
   cl_command_queue callback_queue_ = nullptr;
   cl_command_queue mark_queue_ = nullptr;  // nullptr: every submission has its events
   uint64_t marked_ = 0;                    // with mark_queue_: the last ticket that has an event

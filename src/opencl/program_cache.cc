@@ -16,16 +16,6 @@ namespace {
 constexpr std::string_view kMagic = "hetero opencl program 1\n";
 constexpr uint64_t kMaxFile = uint64_t{1} << 30;
 
-/// FNV-1a. Guards against mix-ups and broken files, not against an attacker, who could write the
-/// files anyway.
-uint64_t hash(std::string_view text) {
-  uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : text) {
-    h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  }
-  return h;
-}
-
 std::string number_bytes(uint64_t value) {
   std::string s(8, '\0');
   for (char& c : s) {
@@ -46,7 +36,7 @@ std::string read_file(const std::string& path) {
 }
 
 std::string header(const std::string& key, std::string_view binary) {
-  return std::string(kMagic) + number_bytes(key.size()) + key + number_bytes(hash(binary));
+  return std::string(kMagic) + number_bytes(key.size()) + key + number_bytes(text_hash(binary));
 }
 
 std::string build_log(const OpenClApi& api, cl_program program, cl_device_id device) {
@@ -68,6 +58,14 @@ std::string build_log(const OpenClApi& api, cl_program program, cl_device_id dev
 }
 
 }  // namespace
+
+uint64_t text_hash(std::string_view text) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : text) {
+    h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  }
+  return h;
+}
 
 Result<cl_kernel> OpenClProgram::kernel(const std::string& name) {
   const auto found = kernels_.find(name);
@@ -97,11 +95,11 @@ Result<OpenClProgram*> ProgramCache::get(const std::string& name, std::string_vi
     return found->second.get();
   }
   const std::string key =
-      fmt::format("{}\n{}\n{}\n{:016x} {}", name, options, device_key_, hash(source), source.size());
+      fmt::format("{}\n{}\n{}\n{:016x} {}", name, options, device_key_, text_hash(source), source.size());
   std::string path;
   ClProgram program;
   if (!dir_.empty()) {
-    path = fmt::format("{}/opencl-{}-{:016x}.bin", dir_, name, hash(key));
+    path = fmt::format("{}/opencl-{}-{:016x}.bin", dir_, name, text_hash(key));
     program = load(path, key, options);
   }
   if (program) {

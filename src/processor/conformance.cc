@@ -166,6 +166,16 @@ void linear_cases(bool quick, std::vector<Case>& cases) {
       cases.push_back(linear_case("stacked, columns 40..70",
                                   {{dtype, dtype, dtype}, {48, 17, 16}, k(2), true, 40, 70}, m));
     }
+    // Whole numbers of 256, which some kernels want of types with blocks of 32.
+    if (traits(dtype).block_elements == 32) {
+      for (const int64_t m : {1, 3, 20, 70}) {
+        if (!quick || m == 1 || m == 70) {
+          cases.push_back(linear_case("k of 256", {{dtype}, {37}, k(8)}, m));
+          cases.push_back(
+              linear_case("k of 256, columns", {{dtype, dtype}, {40, 45}, k(16), true, 5, 72}, m));
+        }
+      }
+    }
     if (!quick) {
       cases.push_back(linear_case("large", {{dtype}, {576}, k(48)}, 1));
       cases.push_back(linear_case("large", {{dtype}, {576}, k(48)}, 65));
@@ -276,7 +286,7 @@ void row_cases(bool quick, std::vector<Case>& cases) {
     }
     for (const DType dtype : kWeightTypes) {
       CaseBuilder b(fmt::format("embed {} m={}", traits(dtype).name, m), m, 0);
-      const int64_t cols = traits(dtype).block_elements == 256 ? 512 : 96;
+      const int64_t cols = traits(dtype).block_elements == 256 ? 512 : m == 3 ? 256 : 96;
       const WeightId table = b.weight(dtype, 50, cols);
       const ValueId ids = b.value(1, Rows::kTokens, DType::kI32);
       cases.push_back(b.finish(Embed{m == 3 ? 2.5f : 1.0f}, {ids}, {b.value(cols)}, {table}));

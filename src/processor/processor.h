@@ -53,6 +53,9 @@ struct Traits {
   /// Unit roundoff of the arithmetic inside products: 2^-24 in f32, 2^-11 in fp16. Tolerances
   /// follow from it.
   double unit_roundoff = 0x1p-24;
+  /// Runs submissions together with up to so many later ones where that saves time and their memory
+  /// allows it: the later ones' outputs must not lie where the earlier ones' inputs do.
+  int joined = 0;
 };
 
 /// A processor's view of host memory.

@@ -16,13 +16,22 @@ std::string name_in_layer(const Op& op) {
   return op.layer >= 0 && op.name.starts_with(prefix) ? op.name.substr(prefix.size()) : op.name;
 }
 
+/// Of all processors' Traits::joined.
+int most_joined(const std::vector<Processor*>& processors) {
+  int most = 0;
+  for (const Processor* p : processors) {
+    most = std::max(most, p->traits().joined);
+  }
+  return most;
+}
+
 }  // namespace
 
 Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity)
     : graph_(graph),
       processors_(std::move(processors)),
       capacity_(capacity),
-      slots_(assign_slots(graph, capacity)),
+      slots_(assign_slots(graph, capacity, most_joined(processors_))),
       executables_(std::make_shared<Executables>(graph)),
       homes_(graph.values.size(), Home{true, std::vector<bool>(processors_.size())}),
       last_(processors_.size()),

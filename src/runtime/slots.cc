@@ -15,7 +15,7 @@ int64_t value_bytes(const Value& value, const RowCapacity& capacity) {
 
 }  // namespace
 
-SlotAssignment assign_slots(const Graph& graph, const RowCapacity& capacity) {
+SlotAssignment assign_slots(const Graph& graph, const RowCapacity& capacity, int joined) {
   constexpr int kForever = std::numeric_limits<int>::max();
   std::vector<int> last_read(graph.values.size(), -1);
   for (int op = 0; op < static_cast<int>(graph.ops.size()); ++op) {
@@ -23,7 +23,7 @@ SlotAssignment assign_slots(const Graph& graph, const RowCapacity& capacity) {
       // The head may run several times over one body's results, so it must not overwrite them.
       const bool from_body = graph.in_head(op) && graph.value(id).rows == Rows::kTokens;
       int& last = last_read[static_cast<size_t>(id)];
-      last = from_body ? kForever : std::max(last, op);
+      last = from_body ? kForever : std::max(last, op + joined);
     }
   }
   last_read[static_cast<size_t>(graph.logits)] = kForever;

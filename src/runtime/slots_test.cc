@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tiny_graph.h"
 
 namespace hetero {
@@ -51,6 +53,21 @@ TEST(Slots, EveryValueFits) {
     const Value& v = tiny.graph.values[i];
     const int64_t rows = v.rows == Rows::kContext ? 128 : v.rows == Rows::kOutputs ? 4 : 64;
     EXPECT_GE(a.slots[static_cast<size_t>(a.slot_of[i])].bytes, rows * v.cols * 4) << v.name;
+  }
+}
+
+TEST(Slots, OutputsOfJoinedOperatorsLieApartFromTheirInputs) {
+  const TinyGraph tiny(3);
+  const SlotAssignment a = assign_slots(tiny.graph, {64, 4, 128}, 2);
+  for (int op = 0; op < static_cast<int>(tiny.graph.ops.size()); ++op) {
+    for (int later = op; later < std::min(op + 3, static_cast<int>(tiny.graph.ops.size())); ++later) {
+      for (const ValueId in : tiny.graph.op(op).inputs) {
+        for (const ValueId out : tiny.graph.op(later).outputs) {
+          EXPECT_TRUE(in == out || a.slot_of[static_cast<size_t>(in)] != a.slot_of[static_cast<size_t>(out)])
+              << tiny.graph.op(op).name << ", " << tiny.graph.op(later).name;
+        }
+      }
+    }
   }
 }
 

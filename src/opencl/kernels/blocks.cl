@@ -7,6 +7,12 @@
 // holds bits of both, and is so loaded once. Units of a row are numbered so that neighbours lie
 // side by side; first_element() says where.
 //
+// PLANES: the same bytes in another order, made when weights are copied to a device of their own: of
+// each row first all numbers, then all scales, so that one work-item can load 16 bytes of numbers at
+// once. Unit u has the word u of the row: of four neighbouring blocks first the first words, then the
+// second ones, so that the four units of 16 bytes have each block's scale once, and neighbours read
+// neighbouring elements of x. For Q4_0 and Q4_1, in rows of a multiple of 256 elements.
+//
 // A further type needs BLOCK (elements), BLOCK_BYTES, SPLIT, AFFINE and a case in unit_at(). Blocks
 // are only aligned to 2 bytes, those of MXFP4 not at all.
 
@@ -133,7 +139,11 @@ typedef struct {
 } Unit;
 
 inline long row_bytes(int cols) { return (long)(cols / BLOCK) * BLOCK_BYTES; }
+#if defined(PLANES)
+inline uint first_element(uint unit) { return (unit / 16 * 4 + unit % 4) * 32 + unit / 4 % 4 * 4; }
+#else
 inline uint first_element(uint unit) { return unit / UNITS * (2 * SPLIT) + unit % UNITS * RUN; }
+#endif
 
 #if BLOCK == 1
 
@@ -194,6 +204,16 @@ inline float4 floats_of(uint q, float zero) {
 }
 #define FLOATS(bytes, bias) floats_of(bytes, 0x1p23f + (bias))
 #define SIGNED(bytes) floats_of((bytes) ^ 0x80808080u, 0x1p23f + 128)  // the other sign bit: 128 more
+// (w >> down & 15) - zero, without a shift: four bits in the middle of a mantissa count 1 where the
+// exponent is so much smaller. down <= 16; exponent: NIBBLE_EXPONENT(down).
+#define NIBBLE_EXPONENT(down) (0x4b000000u - ((uint)(down) << 23))
+#define NIBBLE(w, down, exponent, zero) \
+  (as_float(((w) & (15u << (down))) | (exponent)) - (float)((1 << (23 - (down))) + (zero)))
+#define NIBBLES(w, down, zero)                                               \
+  (float4)(NIBBLE(w, down, NIBBLE_EXPONENT(down), zero),                     \
+           NIBBLE(w, (down) + 8, NIBBLE_EXPONENT((down) + 8), zero),         \
+           NIBBLE((w) >> 16, down, NIBBLE_EXPONENT(down), zero),             \
+           NIBBLE((w) >> 16, (down) + 8, NIBBLE_EXPONENT((down) + 8), zero))
 #define LOOK_UP(table, q) (float4)(table[q & 255u], table[q >> 8 & 255u], table[q >> 16 & 255u], table[q >> 24])
 #endif
 
@@ -219,6 +239,50 @@ inline float scale6(global const uchar* packed, uint part) {
   const int top = packed[8 + part % 4] >> (part / 4 * 2) & 3;
   return (float)((low | top << 4) - 32);
 }
+
+#if !CPU_SHAPE && (defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1))
+#define RAW_UNITS
+#define HEAD_BYTES (BLOCK_BYTES - 16)
+
+// A unit before it is decoded: its word of numbers, and the halves of its block's scales.
+typedef struct {
+  uint numbers, scales;
+} Raw;
+
+inline Raw raw_at(global const uchar* row, uint unit, uint cols) {
+  Raw raw;
+#if defined(PLANES)
+  global const uchar* head = row + cols / 2 + (unit / 16 * 4 + unit % 4) * HEAD_BYTES;
+  raw.numbers = ((global const uint*)row)[unit];
+#else
+  global const uchar* head = row + (ulong)(unit / 4) * BLOCK_BYTES;
+  raw.numbers = bytes_at(head + HEAD_BYTES + unit % 4 * 4);
+#endif
+  raw.scales = *(global const ushort*)head;
+#if defined(WEIGHT_Q4_1)
+  raw.scales |= (uint)(*(global const ushort*)(head + 2)) << 16;
+#endif
+  return raw;
+}
+
+inline Unit unit_of(Raw raw) {
+  Unit u;
+  const float2 scales = halves_of(raw.scales);
+#if defined(WEIGHT_Q4_0)
+  u.low = NIBBLES(raw.numbers, 0, 8);
+  u.high = NIBBLES(raw.numbers, 4, 8);
+#else
+  u.low = NIBBLES(raw.numbers, 0, 0);
+  u.high = NIBBLES(raw.numbers, 4, 0);
+  u.low_offset = u.high_offset = scales.y;
+#endif
+  u.low_scale = u.high_scale = scales.x;
+  return u;
+}
+
+inline Unit unit_at(global const uchar* row, uint unit, uint cols) { return unit_of(raw_at(row, unit, cols)); }
+
+#else
 
 inline Unit unit_at(global const uchar* row, uint unit, uint cols) {
   const uint first = first_element(unit);
@@ -322,7 +386,14 @@ inline Unit unit_at(global const uchar* row, uint unit, uint cols) {
   return u;
 }
 
+#endif  // RAW_UNITS
 #endif  // BLOCK
+
+#ifndef RAW_UNITS
+typedef Unit Raw;
+inline Raw raw_at(global const uchar* row, uint unit, uint cols) { return unit_at(row, unit, cols); }
+inline Unit unit_of(Raw raw) { return raw; }
+#endif
 
 // The elements of a unit's runs.
 #if AFFINE == 0

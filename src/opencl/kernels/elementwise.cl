@@ -7,6 +7,23 @@ kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
   }
 }
 
+// Weights [.., cols] of 16 bytes of numbers behind `head` bytes of scales in each block of 32, to planes
+// (blocks.cl). Dimension 0: blocks of a row. Dimension 1: rows. All are aligned to 2 bytes.
+kernel void to_planes(global const ushort* from, global uchar* to, long to_bytes, int cols, int head) {
+  const int block = get_global_id(0);
+  const int row_bytes = cols / 32 * (head + 16);
+  from += (get_global_id(1) * (long)row_bytes + (long)block * (head + 16)) / 2;
+  to += to_bytes + get_global_id(1) * (long)row_bytes;
+  for (int i = 0; i < head / 2; ++i) {
+    ((global ushort*)(to + cols / 2))[block * (head / 2) + i] = from[i];
+  }
+  from += head / 2;
+  for (int word = 0; word < 4; ++word) {
+    const uint w = from[2 * word] | (uint)from[2 * word + 1] << 16;
+    ((global uint*)to)[block / 4 * 16 + word * 4 + block % 4] = w;
+  }
+}
+
 // Rows pass in steps: vectors of one work-item for devices of type CPU, and what is left of a row
 // singly; single floats of neighbouring lanes for GPUs, which so load whole lines.
 #if CPU_SHAPE
@@ -15,6 +32,7 @@ typedef float8 Step;
 #define LOAD(p) vload8(0, p)
 #define STORE(v, p) vstore8(v, 0, p)
 #define SUM(v) sum8(v)
+#define ACTIVATED activated8
 #define STEPS_OF_ROW(i, end) for (int i = 0; i + 8 <= (end); i += 8)
 #define REST_OF_ROW(i, end) for (int i = (end) / 8 * 8; i < (end); ++i)
 #else
@@ -23,6 +41,7 @@ typedef float Step;
 #define LOAD(p) (*(p))
 #define STORE(v, p) (*(p) = (v))
 #define SUM(v) (v)
+#define ACTIVATED activated
 // All lanes go round equally often: PoCL 3.1 loses the condition of loops, behind a barrier, that
 // some lanes do not enter.
 #define STEPS_OF_ROW(i, end) \
@@ -30,6 +49,7 @@ typedef float Step;
 #define REST_OF_ROW(i, end) for (int i = 0; i < 0; ++i)
 #endif
 
+#if CPU_SHAPE
 // One work-group for each row. s = x + y (has_residual), h = s / sqrt(mean(s^2) + eps) * w
 kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_stride,  //
                                 global const float* y, long y_offset, long y_stride,  //
@@ -74,37 +94,99 @@ kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_str
   REST_OF_ROW(i, cols) { h[i] = x[i] * scale * w[i]; }
 }
 
-// Groups along dimension 0 share a row, one chunk of GATED_CHUNK columns each.
-#define GATED_CHUNK 1024
+#else
 
-inline Step activate(Step g, int gelu) {
-  if (gelu) {
-    // The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415), by tanh(u) = 1 - 2 / (e^2u + 1)
-    const Step u = 0.7978845608028654f * mad(0.044715f * g * g, g, g);
-    return g - g / (exp(2.0f * u) + 1.0f);
+// The same. What a lane can keep of the row it reads once, and all at once.
+#define NORM_KEPT 16
+
+__attribute__((reqd_work_group_size(NORM_LANES, 1, 1)))
+kernel void rms_norm(global const float* x, long x_offset, long x_stride,  //
+                     global const float* y, long y_offset, long y_stride,  //
+                     global float* h, long h_offset, long h_stride,        //
+                     global float* s, long s_offset, long s_stride,        //
+                     global const float* w, int has_residual, int cols, float eps, int tokens) {
+  local float shared[NORM_LANES];
+  const int lane = get_local_id(0);
+  const int t = get_group_id(0);
+  if (t >= tokens) {
+    return;
   }
-  return g / (1.0f + exp(-g));
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  h += h_offset + t * h_stride;
+  s += s_offset + t * s_stride;
+  float kept[NORM_KEPT];
+  float factors[NORM_KEPT];  // w, which is on its way while squares are summed up
+#pragma unroll
+  for (int j = 0; j < NORM_KEPT; ++j) {
+    const int i = lane + j * NORM_LANES;
+    kept[j] = i < cols ? x[i] : 0.0f;
+    factors[j] = i < cols ? w[i] : 0.0f;
+  }
+  if (has_residual) {
+#pragma unroll
+    for (int j = 0; j < NORM_KEPT; ++j) {
+      const int i = lane + j * NORM_LANES;
+      kept[j] += i < cols ? y[i] : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < NORM_KEPT; ++j) {
+      const int i = lane + j * NORM_LANES;
+      if (i < cols) {
+        s[i] = kept[j];
+      }
+    }
+  }
+  float squares = 0.0f;
+#pragma unroll
+  for (int j = 0; j < NORM_KEPT; ++j) {
+    squares = mad(kept[j], kept[j], squares);
+  }
+  for (int i = lane + NORM_KEPT * NORM_LANES; i < cols; i += NORM_LANES) {
+    float v = x[i];
+    if (has_residual) {
+      v += y[i];
+      s[i] = v;
+    }
+    squares = mad(v, v, squares);
+  }
+  const float total = group_sum(squares, shared, NORM_LANES);
+  const float scale = 1.0f / sqrt(total / (float)cols + eps);
+#pragma unroll
+  for (int j = 0; j < NORM_KEPT; ++j) {
+    const int i = lane + j * NORM_LANES;
+    if (i < cols) {
+      h[i] = kept[j] * scale * factors[j];
+    }
+  }
+  global const float* from = has_residual ? s : x;  // each lane reads back only what it wrote
+  for (int all = NORM_KEPT * NORM_LANES; all < cols; all += NORM_LANES) {
+    const int i = all + lane;
+    if (i < cols) {
+      h[i] = from[i] * scale * w[i];
+    }
+  }
 }
 
+#endif
+
+// Groups along dimension 0 share a row, one chunk of columns each.
 kernel LANE_GROUP void gated(global const float* x, long x_offset, long x_stride,  //
                              global float* y, long y_offset, long y_stride,        //
-                             int cols, int gelu, int tokens) {
+                             int cols, int gelu, int chunk, int tokens) {
   const int t = get_group_id(1);
   if (t >= tokens) {
     return;
   }
-  const int first = get_group_id(0) * GATED_CHUNK;
-  const int count = min(GATED_CHUNK, cols - first);
+  const int first = get_group_id(0) * chunk;
+  const int count = min(chunk, cols - first);
   x += x_offset + t * x_stride + first;
   y += y_offset + t * y_stride + first;
   STEPS_OF_ROW(i, count) {
-    STORE(activate(LOAD(x + i), gelu) * LOAD(x + cols + i), y + i);
+    STORE(ACTIVATED(LOAD(x + i), gelu) * LOAD(x + cols + i), y + i);
   }
   REST_OF_ROW(i, count) {
-    const Step g = x[i];
-    float activated[STEP];
-    STORE(activate(g, gelu), activated);
-    y[i] = activated[0] * x[cols + i];
+    y[i] = activated(x[i], gelu) * x[cols + i];
   }
 }
 
@@ -225,18 +307,18 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
   }
 }
 
-// y = cap * tanh(x / cap). Groups along dimension 0 share a row, one chunk of GATED_CHUNK columns each.
+// y = cap * tanh(x / cap). Groups along dimension 0 share a row, one chunk of columns each.
 kernel LANE_GROUP void soft_cap(global const float* x, long x_offset, long x_stride,  //
                                 global float* y, long y_offset, long y_stride,        //
-                                int cols, float cap, int tokens) {
+                                int cols, float cap, int chunk, int tokens) {
   const int t = get_group_id(1);
   if (t >= tokens) {
     return;
   }
   x += x_offset + t * x_stride;
   y += y_offset + t * y_stride;
-  const int begin = get_group_id(0) * GATED_CHUNK;
-  const int end = min(begin + GATED_CHUNK, cols);
+  const int begin = get_group_id(0) * chunk;
+  const int end = min(begin + chunk, cols);
   for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
     y[i] = cap * tanh(x[i] / cap);
   }
@@ -286,12 +368,12 @@ kernel LANE_GROUP void route(global const float* x, long x_offset, long x_stride
 }
 
 // The weighted sum of a token's experts. Groups along dimension 0 share a row, one chunk of
-// GATED_CHUNK columns each. `z`, the shared expert's result, is read with has_shared only.
+// columns each. `z`, the shared expert's result, is read with has_shared only.
 kernel LANE_GROUP void expert_sum(global const float* x, long x_offset, long x_stride,                 //
                                   global const float* routes, long routes_offset, long routes_stride,  //
                                   global const float* z, long z_offset, long z_stride,                 //
                                   global float* y, long y_offset, long y_stride,                       //
-                                  int used, int has_shared, int cols, int tokens) {
+                                  int used, int has_shared, int cols, int chunk, int tokens) {
   const int t = get_group_id(1);
   if (t >= tokens) {
     return;
@@ -300,8 +382,8 @@ kernel LANE_GROUP void expert_sum(global const float* x, long x_offset, long x_s
   y += y_offset + t * y_stride;
   z += z_offset + t * z_stride;
   global const float* weights = routes + routes_offset + t * routes_stride + used;
-  const int begin = get_group_id(0) * GATED_CHUNK;
-  const int end = min(begin + GATED_CHUNK, cols);
+  const int begin = get_group_id(0) * chunk;
+  const int end = min(begin + chunk, cols);
   for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
     float sum = 0.0f;
     for (int j = 0; j < used; ++j) {

@@ -94,6 +94,73 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
   }
 }
 
+#if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
+
+// One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. A block of W is four vectors of
+// its numbers, 0 .. 15, and one scale for their sum; what the numbers are too large by is the same for all
+// rows.
+#define HEAD_BYTES (BLOCK_BYTES - 16)
+#if defined(WEIGHT_Q4_0)
+#define ADD_OFFSET(sum, block)
+#else
+#define ADD_OFFSET(sum, block) sum = fma((float8)(half_at(block + 2)), x_sum, sum);
+#endif
+#define ADD_BLOCK(sum, row)                                                        \
+  {                                                                                \
+    global const uchar* block = row + at;                                          \
+    const uint8 a = convert_uint8(vload8(0, block + HEAD_BYTES));                  \
+    const uint8 b = convert_uint8(vload8(0, block + HEAD_BYTES + 8));              \
+    float8 part = fma(convert_float8(as_int8(a & 15u)), x0, start);                \
+    part = fma(convert_float8(as_int8(b & 15u)), x1, part);                        \
+    part = fma(convert_float8(as_int8(a >> 4)), x2, part);                         \
+    part = fma(convert_float8(as_int8(b >> 4)), x3, part);                         \
+    sum = fma((float8)(half_at(block)), part, sum);                                \
+    ADD_OFFSET(sum, block)                                                         \
+  }
+
+kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long x_stride,  //
+                                     global float* y, long y_offset, long y_stride,        //
+                                     global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                                     int n, int k, int tokens) {
+  const int first = get_group_id(0) * VECTOR_ROWS;
+  const int end = min(first + VECTOR_ROWS, n);
+  const int t = get_group_id(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  w += w_bytes;
+  for (int r = first; r < end; r += 4) {
+    // Rows past the end repeat the last one, unstored.
+    global const uchar* row0 = w + r * row_bytes(k);
+    global const uchar* row1 = w + min(r + 1, end - 1) * row_bytes(k);
+    global const uchar* row2 = w + min(r + 2, end - 1) * row_bytes(k);
+    global const uchar* row3 = w + min(r + 3, end - 1) * row_bytes(k);
+    float8 s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    for (long i = 0, at = 0; i < k; i += 32, at += BLOCK_BYTES) {
+      const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
+      const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
+      const float8 x_sum = (x0 + x1) + (x2 + x3);
+#if defined(WEIGHT_Q4_0)
+      const float8 start = -8.0f * x_sum;
+#else
+      const float8 start = 0.0f;
+#endif
+      ADD_BLOCK(s0, row0)
+      ADD_BLOCK(s1, row1)
+      ADD_BLOCK(s2, row2)
+      ADD_BLOCK(s3, row3)
+    }
+    const float sums[4] = {sum8(s0), sum8(s1), sum8(s2), sum8(s3)};
+    for (int j = 0; j < 4 && r + j < end; ++j) {
+      y[r + j] = sums[j] + (has_bias ? bias[r + j] : 0.0f);
+    }
+  }
+}
+
+#else
+
 // One row of x: W is decoded in registers. VECTOR_ROWS rows of W for each work-item, two at a time.
 kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long x_stride,  //
                                      global float* y, long y_offset, long y_stride,        //
@@ -135,3 +202,5 @@ kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long 
     }
   }
 }
+
+#endif
