@@ -141,8 +141,10 @@ void print_table(const PlanCommand& o, const Solution& body, const Solution& hea
     fmt::print("  {} {:.2f} ms", a.strategy, millis(a.predicted));
   }
   fmt::print("\n");
-  for (const std::string& work : body.unmeasured) {
-    fmt::print("not in the profile, counted as nothing: {}\n", work);
+  for (const Solution* s : {&body, &head}) {
+    for (const std::string& work : s->unmeasured) {
+      fmt::print("not in the profile, counted as nothing: {}\n", work);
+    }
   }
   for (const ProfiledProcessor& p : profile.processors) {
     if (p.stand_in) {

@@ -46,8 +46,10 @@ class Generator {
           lengths_.back().push_back(length);
         }
       }
+      // A graph for one row is for passes of one row.
+      const bool many = !lengths_.back().empty() && (tokens == 1 || lengths_.back().back() > 1);
       const bool able = !options.can_run || options.can_run(processor.id, op);
-      const bool timed = processor.static_shapes ? !lengths_.back().empty() && (linear_ || exact(p))
+      const bool timed = processor.static_shapes ? many && (linear_ || exact(p))
                                                  : step_time(p, {0, tokens, tokens}, 0, cols_, {}) >= 0.0;
       if (able && timed) {
         able_.push_back(static_cast<int>(p));

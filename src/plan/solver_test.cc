@@ -298,6 +298,19 @@ TEST(Solve, KeepsCopiesOfWeightsWithinTheLimit) {
   EXPECT_GT(none->predicted, free->predicted);
 }
 
+TEST(Solve, AProfileCutOffAfterOneRowPlansManyRowsWithoutTheNpu) {
+  std::mt19937 random(5);
+  const Graph graph = random_graph(random);
+  Profile profile = random_profile(random, false);
+  profile.processors[1].lengths = {1, 32, 64};
+  for (Series& s : profile.processors[1].series) {
+    std::erase_if(s.points, [](const Point& p) { return p.tokens > 1; });
+  }
+  const auto solved = solve(graph, profile, false, 50);
+  ASSERT_TRUE(solved.ok()) << solved.status().message();
+  EXPECT_EQ(solved->plan.processors, std::vector<std::string>{"gpu0"});
+}
+
 TEST(Solve, UsesOnlyCompiledColumns) {
   std::mt19937 random(4);
   const Graph graph = random_graph(random);
