@@ -18,7 +18,7 @@ LENGTHS = [16, 48, 100, 135, 200, 256, 300, 333, 400, 450, 500, 512]
 
 def run(args, strategy, tokens):
     command = [args.hetero, "run", "-m", args.model, "--strategy", strategy, "--raw", "-p", " a" * tokens,
-               "-n", "1", "--ignore-eos", "--temp", "0", "--json"] + args.option
+               "-n", "1", "--ignore-eos", "--temp", "0", "--compile", "ahead", "--json"] + args.option
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command[:8])} ...: {done.stderr.strip()}")
