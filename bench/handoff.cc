@@ -62,7 +62,7 @@ double median(std::vector<double> v) {
 }
 
 Status measure(const Chain& chain, Processor& first, Processor& second, int64_t tokens) {
-  HETERO_TRY(const auto executor, Executor::create(chain.graph, {&first, &second}, {tokens, 1, 1}));
+  HETERO_TRY(const auto executor, Executor::create(chain.graph, {&first, &second}, {tokens, 1, tokens}));
   Plan plan;
   plan.tokens = tokens;
   plan.processors = {first.info().id, second.info().id};
