@@ -172,6 +172,7 @@ class Executor {
   std::vector<Nanos> tail_;      // by processor: when all that is submitted is expected to be done
   std::vector<bool> unflushed_;  // by processor
   std::vector<Binding> moved_inputs_;
+  std::vector<int> together_;  // steps with one interval, while learn() looks at them
   std::vector<Nanos> busy_;  // by processor, in one pass
   std::vector<ProcessorUse> use_;
   std::vector<Pace> pace_;

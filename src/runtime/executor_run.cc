@@ -292,12 +292,10 @@ void Executor::learn(const LinkedPlan& plan) {
     };
     Nanos free{};       // when the queue had done what came before
     size_t first = 0;   // of the steps since the last one that has an interval
-    Nanos expected{};   // of these
-    Nanos predicted{};  // likewise
+    Nanos predicted{};  // of these
     bool known = true;  // whether all of these are predicted
     for (size_t k = 0; k < queue.size(); ++k) {
       const Flight& flight = flights_[static_cast<size_t>(queue[k])];
-      expected += times_.expected(step(k).time);
       const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);
       predicted += should;
       known = known && should > Nanos{};
@@ -312,19 +310,13 @@ void Executor::learn(const LinkedPlan& plan) {
         pace_[p].busy += ran;
         pace_[p].predicted += predicted;
       }
+      together_.clear();
       for (size_t j = first; j <= k; ++j) {
-        // Where the driver tells only about several together, each keeps its part of what they took.
-        const double part = expected == Nanos{} ? 1.0 / static_cast<double>(k - first + 1)
-                                                : static_cast<double>(times_.expected(step(j).time).count()) /
-                                                      static_cast<double>(expected.count());
-        const auto of = [&](Nanos time) {
-          return Nanos(static_cast<int64_t>(part * static_cast<double>(time.count())));
-        };
-        times_.saw(step(j).time, of(took), of(ran));
+        together_.push_back(step(j).time);
       }
+      times_.saw_together(together_, took, ran);
       free = interval.end;
       first = k + 1;
-      expected = {};
       predicted = {};
       known = true;
     }

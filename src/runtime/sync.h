@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -43,6 +44,9 @@ class StepTimes {
   Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
   /// `time` as in expected(); `ran`: of it, the processor's own work.
   void saw(int step, Nanos time, Nanos ran);
+  /// The same of several steps about which the driver tells only together: each gets the part that
+  /// was expected of it. A step may come more than once.
+  void saw_together(std::span<const int> steps, Nanos time, Nanos ran);
 
   /// The processor's own work, usually.
   Nanos ran(int step) const { return entries_[static_cast<size_t>(step)].ran; }
@@ -71,6 +75,7 @@ class StepTimes {
     int64_t seen_for_baseline = 0;
   };
   std::map<Key, int> numbers_;
+  std::vector<double> parts_;
   std::vector<Entry> entries_;
 };
 

@@ -96,6 +96,27 @@ TEST(StepTimes, OneOutlierMovesLittle) {
   EXPECT_LT(times.expected(a), Nanos(microseconds(115)));
 }
 
+// Decoding on a GPU that tells only when all of a token's layers were done slept up to eight times too
+// long: each layer was learnt from with parts of what the layers before had just changed.
+TEST(StepTimes, LayersSeenTogetherDoNotAddUpToMoreThanTheyTook) {
+  StepTimes times;
+  std::vector<int> steps;
+  const int a = times.find({0, "qkv", 0, 1}, std::chrono::microseconds(30));
+  const int b = times.find({0, "down", 0, 1}, std::chrono::microseconds(70));
+  for (int layer = 0; layer < 32; ++layer) {
+    steps.push_back(a);
+    steps.push_back(b);
+  }
+  for (int64_t micros : {3200, 3200, 3200, 3200, 3200, 3500, 3500, 4800, 2400, 3200, 3200}) {
+    times.saw_together(steps, std::chrono::microseconds(micros), std::chrono::microseconds(micros));
+    const Nanos sum = 32 * (times.expected(a) + times.expected(b));
+    EXPECT_GE(sum, std::chrono::microseconds(2300)) << micros;
+    EXPECT_LE(sum, std::chrono::microseconds(4850)) << micros;
+  }
+  const Nanos sum = 32 * (times.expected(a) + times.expected(b));
+  EXPECT_NEAR(static_cast<double>(sum.count()), 3.2e6, 0.1e6);
+}
+
 TEST(StepTimes, TheBaselineStaysWhenAProcessorBecomesSlower) {
   StepTimes times;
   const int a = times.find({0, "ffn_down", 576, 1}, {});
