@@ -51,7 +51,7 @@ class Cli(unittest.TestCase):
 
     def test_every_command_has_help_with_an_example(self):
         for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect',
-                        'quantize', 'perplexity', 'import', 'bench']:
+                        'quantize', 'perplexity', 'import', 'bench', 'characterize']:
             result = hetero(command, '--help')
             self.assertEqual(result.returncode, 0)
             self.assertIn(b'Example', result.stdout, command)
@@ -357,6 +357,7 @@ class Cli(unittest.TestCase):
         for row in rows:
             self.assertEqual(row['strategy'], 'cpu')
             self.assertEqual(row['processors'], ['cpu'])
+            self.assertEqual(row['sync'], 'fast')
             self.assertEqual(len(row['samples_ts']), 3)
             self.assertAlmostEqual(row['avg_ts'], sum(row['samples_ts']) / 3)
             self.assertEqual(row['median_ts'], sorted(row['samples_ts'])[1])
@@ -379,8 +380,48 @@ class Cli(unittest.TestCase):
     def test_bench_refuses_wrong_calls(self):
         self.assert_error(hetero('bench', '-m', 'x.gguf', '-o', 'pdf'), 2, '--output')
         self.assert_error(hetero('bench', '-m', 'x.gguf', '--strategy', 'cpu,best'), 2, 'best')
+        self.assert_error(hetero('bench', '-m', 'x.gguf', '--sync', 'fast,slow'), 2, '--sync')
         self.assert_error(hetero('bench', '-m', 'x.gguf', '-p', '0', '-n', '0'), 2, 'nothing to measure')
         self.assert_error(hetero('bench', '-m', '/nonexistent.gguf', '--strategy', 'cpu'), 1, '/nonexistent.gguf')
+
+    def test_characterize_reports_every_series(self):
+        report, soc = self.file('report.html', b''), self.file('soc.json', b'')
+        c = self.json_of('characterize', '--processors', 'cpu', '--threads', '1', '--width', '256', '--time', '6',
+                         '-o', report, '--as-soc', soc, '--json')
+        (cpu,) = c['products']
+        self.assertEqual(cpu['id'], 'cpu')
+        self.assertGreater(cpu['peak']['gflops'], 0)
+        self.assertGreater(len(cpu['by_rows']), 3)
+        for point in cpu['by_rows']:
+            self.assertAlmostEqual(point['of_peak'], point['gflops'] / cpu['peak']['gflops'])
+        with open(report) as f:
+            page = f.read()
+        self.assertIn('Speed of a product by its rows', page)
+        self.assertNotIn('<script', page)
+        with open(soc) as f:
+            chip = json.load(f)
+        self.assertEqual([p['id'] for p in chip['processors']], ['cpu'])
+        self.assertEqual(len(chip['processors'][0]['curve']), len(cpu['by_rows']))
+
+    def test_characterize_shows_the_stairs_and_the_order_of_a_simulated_npu(self):
+        c = self.json_of('characterize', '--soc', 'snapdragon-8-gen-3', '--processors', 'gpu0,npu0', '--json')
+        self.assertTrue(c['profile']['identity']['simulated'])
+        gpu, npu = c['products']
+        times = {p['m']: p['median_ns'] for p in npu['by_rows']}
+        self.assertEqual(times[40], times[64])  # tiles of 32 rows (NPU-1)
+        self.assertGreater(times[72], times[64])
+        times = {p['m']: p['median_ns'] for p in gpu['by_rows']}
+        self.assertGreater(times[64], times[40])
+        self.assertTrue(any(max(a['given']['median_ns'], a['exchanged']['median_ns'])
+                            > 1.5 * min(a['given']['median_ns'], a['exchanged']['median_ns'])
+                            for a in npu['by_order']))
+        self.assertEqual({p['tokens'] for p in c['predictions']}, {1, 64, 256, 512})
+
+    def test_characterize_refuses_wrong_calls(self):
+        self.assert_error(hetero('characterize', '--processors', 'gpu99'), 1, 'gpu99')
+        self.assert_error(hetero('characterize', '--shape', 'gpt-9'), 1, 'gpt-9')
+        self.assert_error(hetero('characterize', '--soc', 'abacus'), 1, 'abacus')
+        self.assert_error(hetero('characterize', '--processors', 'cpu', '--peak', 'cpu'), 2, '--peak')
 
     @needs_model
     def test_bench_prints_what_there_is_after_ctrl_c(self):

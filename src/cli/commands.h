@@ -32,6 +32,7 @@ Command register_import(CLI::App& app);
 Command register_profile(CLI::App& app);
 Command register_plan(CLI::App& app);
 Command register_bench(CLI::App& app);
+Command register_characterize(CLI::App& app);
 
 /// Set by Ctrl-C. The second one within an unfinished reaction ends the process.
 std::atomic<bool>& interrupted();

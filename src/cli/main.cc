@@ -44,13 +44,21 @@ int run(int argc, char** argv) {
       "  hetero chat -m model.gguf\n"
       "\"hetero COMMAND --help\" tells more.");
   std::vector<std::pair<std::string, Command>> commands = {
-      {"devices", register_devices(app)},   {"run", register_run(app)},
-      {"chat", register_chat(app)},         {"logprobs", register_logprobs(app)},
-      {"tokenize", register_tokenize(app)}, {"detokenize", register_detokenize(app)},
-      {"render", register_render(app)},     {"inspect", register_inspect(app)},
-      {"quantize", register_quantize(app)}, {"perplexity", register_perplexity(app)},
-      {"import", register_import(app)},     {"bench", register_bench(app)},
-      {"profile", register_profile(app)},   {"plan", register_plan(app)},
+      {"devices", register_devices(app)},
+      {"run", register_run(app)},
+      {"chat", register_chat(app)},
+      {"logprobs", register_logprobs(app)},
+      {"tokenize", register_tokenize(app)},
+      {"detokenize", register_detokenize(app)},
+      {"render", register_render(app)},
+      {"inspect", register_inspect(app)},
+      {"quantize", register_quantize(app)},
+      {"perplexity", register_perplexity(app)},
+      {"import", register_import(app)},
+      {"bench", register_bench(app)},
+      {"profile", register_profile(app)},
+      {"plan", register_plan(app)},
+      {"characterize", register_characterize(app)},
   };
   try {
     app.parse(argc, argv);

@@ -50,6 +50,29 @@ void share_cpus(std::vector<Member>& members, std::vector<int> cpus) {
   }
 }
 
+/// The CPUs to use: the first `threads`, or all.
+std::vector<int> first_cpus(int threads) {
+  std::vector<int> cpus = available_cpus();
+  if (threads > 0 && static_cast<size_t>(threads) < cpus.size()) {
+    cpus.resize(static_cast<size_t>(threads));
+  }
+  return cpus;
+}
+
+Status check_ids(const std::vector<FoundProcessor>& found, const std::vector<std::string>& ids) {
+  std::vector<std::string> known;
+  for (const FoundProcessor& p : found) {
+    known.push_back(p.info.id);
+  }
+  for (const std::string& id : ids) {
+    if (find_id(found, id) == nullptr) {
+      return not_found(fmt::format("--processors: \"{}\" is not a processor of this machine (found: {})", id,
+                                   fmt::join(known, ", ")));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<FoundProcessor> find_processors(const Discovery& discovery) {
@@ -83,17 +106,22 @@ Discovery needed(const Request& request) {
           named("npu") || (any && (automatic || uses_npu(*request.strategy)))};
 }
 
-Result<Selection> select(const std::vector<FoundProcessor>& found, const Request& request) {
-  std::vector<std::string> ids;
+Result<std::vector<Member>> members_of(const std::vector<FoundProcessor>& found,
+                                       const std::vector<std::string>& ids, int threads) {
+  HETERO_RETURN_IF_ERROR(check_ids(found, ids));
+  std::vector<Member> members;
   for (const FoundProcessor& p : found) {
-    ids.push_back(p.info.id);
-  }
-  for (const std::string& id : request.processors) {
-    if (find_id(found, id) == nullptr) {
-      return not_found(fmt::format("--processors: \"{}\" is not a processor of this machine (found: {})", id,
-                                   fmt::join(ids, ", ")));
+    const bool named = std::find(ids.begin(), ids.end(), p.info.id) != ids.end();
+    if (ids.empty() ? !p.info.stand_in : named) {
+      members.push_back({&p, {}});
     }
   }
+  share_cpus(members, first_cpus(threads));
+  return members;
+}
+
+Result<Selection> select(const std::vector<FoundProcessor>& found, const Request& request) {
+  HETERO_RETURN_IF_ERROR(check_ids(found, request.processors));
   // Auto leaves stand-ins out, unless they were named.
   const bool stand_ins = request.strategy.has_value() || !request.processors.empty();
   const FoundProcessor* cpu = first_of(found, "cpu", request.processors, true);
@@ -147,11 +175,7 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
   if (uses_npu(s.strategy)) {
     take(npu, s.team.npu);
   }
-  std::vector<int> cpus = available_cpus();
-  if (request.threads > 0 && static_cast<size_t>(request.threads) < cpus.size()) {
-    cpus.resize(static_cast<size_t>(request.threads));
-  }
-  share_cpus(s.members, cpus);
+  share_cpus(s.members, first_cpus(request.threads));
   s.int8_activations =
       request.int8_activations.value_or(!request.strategy.has_value() && s.strategy == Strategy::kCpu);
   for (Member& m : s.members) {

@@ -52,4 +52,10 @@ struct Selection {
 /// do not exist and strategies that nobody can serve are errors.
 Result<Selection> select(const std::vector<FoundProcessor>& found, const Request& request);
 
+/// The processors of these ids, or, without ids, all but stand-ins; as far as they run on the CPU's
+/// cores, each confined to its part of the first `threads` (0: all) of them. An id that does not
+/// exist is an error.
+Result<std::vector<Member>> members_of(const std::vector<FoundProcessor>& found,
+                                       const std::vector<std::string>& ids, int threads);
+
 }  // namespace hetero
