@@ -18,6 +18,7 @@ namespace {
 struct BenchOptions {
   ModelOptions model;
   std::vector<std::string> strategies = {"auto"};
+  std::vector<std::string> syncs = {"fast"};
   std::vector<int> threads = {0};
   std::vector<int64_t> prompts = {64, 256, 512};
   std::vector<int64_t> decodes = {32, 128};
@@ -38,7 +39,7 @@ struct Row {
   SpeedTest test;
   const Configuration* configuration = nullptr;
   std::vector<double> samples;
-  nlohmann::ordered_json memory = {{"resident_bytes", 0}, {"device_bytes", 0}};
+  nlohmann::ordered_json memory = {{"resident_bytes", 0}, {"device_bytes", 0}, {"weight_bytes", 0}};
 };
 
 std::vector<SpeedTest> tests(const BenchOptions& o) {
@@ -70,6 +71,7 @@ nlohmann::ordered_json row_json(const Row& row) {
   return {{"test", row.test.name()},
           {"strategy", engine["strategy"]},
           {"processors", engine["processors"]},
+          {"sync", row.configuration->options.sync},
           {"threads", threads_of(*row.configuration)},
           {"activations", engine["activations"]},
           {"prompt_tokens", row.test.prompt},
@@ -84,10 +86,11 @@ nlohmann::ordered_json row_json(const Row& row) {
           {"file_bytes", engine["file_bytes"]},
           {"resident_bytes", row.memory["resident_bytes"]},
           {"opened_bytes", engine["opened_bytes"]},
-          {"device_bytes", row.memory["device_bytes"]}};
+          {"device_bytes", row.memory["device_bytes"]},
+          {"weight_bytes", row.memory["weight_bytes"]}};
 }
 
-const std::vector<std::string> kColumns = {"model",   "size", "params", "strategy", "processors",
+const std::vector<std::string> kColumns = {"model",   "size", "params", "strategy", "processors", "sync",
                                            "threads", "test", "t/s",    "median",   "resident"};
 
 std::vector<std::string> cells(const Row& row, const std::string& model) {
@@ -102,6 +105,7 @@ std::vector<std::string> cells(const Row& row, const std::string& model) {
           fmt::format("{:.1f} M", engine["parameters"].get<double>() / 1e6),
           engine["strategy"],
           join(engine["processors"]),
+          row.configuration->options.sync,
           std::to_string(threads_of(*row.configuration)),
           row.test.name(),
           fmt::format("{:.2f} ± {:.2f}", speed.mean, speed.stddev),
@@ -126,7 +130,7 @@ void print_table(const std::vector<Row>& rows, const std::string& model, bool ma
       widths[i] = std::max(widths[i], width(line[i]));
     }
   }
-  const size_t first_number = 7;
+  const size_t first_number = 8;
   const auto print = [&](const std::vector<std::string>& line) {
     std::string text = markdown ? "|" : "";
     for (size_t i = 0; i < line.size(); ++i) {
@@ -256,13 +260,16 @@ Status run(BenchOptions o) {
   std::vector<Configuration> configurations;
   std::random_device seeds;
   for (const std::string& strategy : o.strategies) {
-    for (const int threads : o.threads) {
-      Configuration c;
-      c.options = o.model;
-      c.options.strategy = strategy;
-      c.options.threads = threads;
-      HETERO_RETURN_IF_ERROR(engine_options(c.options).status());
-      configurations.push_back(std::move(c));
+    for (const std::string& sync : o.syncs) {
+      for (const int threads : o.threads) {
+        Configuration c;
+        c.options = o.model;
+        c.options.strategy = strategy;
+        c.options.sync = sync;
+        c.options.threads = threads;
+        HETERO_RETURN_IF_ERROR(engine_options(c.options).status());
+        configurations.push_back(std::move(c));
+      }
     }
   }
   for (Configuration& c : configurations) {
@@ -283,13 +290,17 @@ Command register_bench(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "Tokens per second, as llama-bench's table");
   auto o = std::make_shared<BenchOptions>();
   add_model_options(*command, o->model);
-  for (const char* single : {"--strategy", "--threads", "--trace"}) {
+  for (const char* single : {"--strategy", "--sync", "--threads", "--trace"}) {
     command->remove_option(command->get_option(single));
   }
   const auto counts = CLI::Range(int64_t{0}, int64_t{1} << 31);
   command
       ->add_option("--strategy", o->strategies, "One or several, compared in one run: gpu,npu-padding,tensor")
       ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--sync", o->syncs, "How to wait: fast, driver, or both, compared in one run")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"fast", "driver"}))
       ->capture_default_str();
   command->add_option("--threads", o->threads, "CPUs to use (default: all), one number or several")
       ->delimiter(',')
@@ -323,6 +334,7 @@ Command register_bench(CLI::App& app) {
       "Examples:\n"
       "  hetero bench -m model.gguf\n"
       "  hetero bench -m model.gguf -p 64,256,512 -n 32 -r 9 --strategy gpu,npu-padding,tensor -o md\n"
+      "  hetero bench -m model.gguf -p 256 -n 32 --strategy layer --sync fast,driver\n"
       "  hetero bench -m model.gguf -p 0 -n 32 -d 0,1024 --threads 1,2 --json");
   return [o] { return run(*o); };
 }
