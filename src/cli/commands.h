@@ -29,6 +29,7 @@ Command register_inspect(CLI::App& app);
 Command register_quantize(CLI::App& app);
 Command register_perplexity(CLI::App& app);
 Command register_import(CLI::App& app);
+Command register_simulate(CLI::App& app);
 Command register_profile(CLI::App& app);
 Command register_plan(CLI::App& app);
 Command register_bench(CLI::App& app);
@@ -55,6 +56,7 @@ struct ModelOptions {
   std::string compile = "auto";
   bool adapt = true;
   std::string trace;
+  std::string soc;
   bool verbose = false;
 };
 void add_model_options(CLI::App& command, ModelOptions& options);

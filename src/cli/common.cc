@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "cli/commands.h"
+#include "engine/simulated.h"
 
 namespace hetero {
 
@@ -60,6 +61,9 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_flag("--adapt,!--no-adapt", o.adapt,
                    "Change the plan when a processor becomes slower or faster (default)");
   command.add_option("--trace", o.trace, "Write what ran where and when to FILE (Chrome trace format)");
+  command.add_option("--soc", o.soc,
+                     "Simulate this chip instead of using the real processors: same text, the chip's time "
+                     "(hetero simulate)");
   command.add_flag("-v,--verbose", o.verbose, "Say more on stderr");
 }
 
@@ -107,6 +111,14 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.notice = [](const std::string& what) { fmt::print(stderr, "hetero: {}\n", what); };
   options.sync = sync_from_name(o.sync).value_or(Sync::kFast);
   options.cache_dir = default_cache_dir();
+  if (!o.soc.empty()) {
+    HETERO_TRY(auto found, find_simulated(o.soc));
+    options.find = [found](const Discovery&) { return found; };
+    options.compile = EngineOptions::Compile::kAhead;  // virtual time belongs to one thread
+    options.adapt = false;
+    options.cache_dir.clear();
+    fmt::print(stderr, "hetero: simulated: times are those of {}, not of this machine\n", o.soc);
+  }
   return options;
 }
 

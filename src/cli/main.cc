@@ -59,6 +59,7 @@ int run(int argc, char** argv) {
       {"profile", register_profile(app)},
       {"plan", register_plan(app)},
       {"characterize", register_characterize(app)},
+      {"simulate", register_simulate(app)},
   };
   try {
     app.parse(argc, argv);

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "engine/planning.h"
+#include "engine/simulator.h"
 #include "graph/model.h"
 #include "graph/shapes.h"
 
@@ -15,6 +16,7 @@ struct PlanCommand {
   std::string model;
   std::string shape;
   std::string profile;
+  std::string soc;
   int64_t tokens = 256;
   std::string phase = "prefill";
   int64_t position = -1;
@@ -154,7 +156,6 @@ void print_table(const PlanCommand& o, const Solution& body, const Solution& hea
 }
 
 Status run(const PlanCommand& o) {
-  HETERO_TRY(const Profile profile, read_profile(o.profile));
   std::shared_ptr<const GgufFile> file;
   Graph graph;
   if (!o.shape.empty()) {
@@ -162,6 +163,16 @@ Status run(const PlanCommand& o) {
   } else {
     HETERO_TRY(file, GgufFile::open(o.model));
     HETERO_TRY(graph, build_graph(*file));
+  }
+  Profile profile;
+  if (o.soc.empty()) {
+    HETERO_TRY(profile, read_profile(o.profile));
+  } else {
+    HETERO_TRY(const nlohmann::ordered_json json, soc_json(o.soc));
+    HETERO_TRY(Soc soc, soc_from_json(json));
+    HETERO_TRY(const auto simulator, Simulator::create(std::move(soc), graph));
+    HETERO_TRY(const Profile* const simulated, simulator->profile());
+    profile = *simulated;
   }
   HETERO_TRY(SolveOptions options, solve_options(o, profile));
   const bool decode = o.phase == "decode";
@@ -214,7 +225,9 @@ Command register_plan(CLI::App& app) {
                                     "Instead of a file: llama-3-8b, llama-2-7b, llama-3.2-3b, "
                                     "llama-3.2-1b, internlm-1.8b, qwen2.5-1.5b, smollm2-135m");
   model->excludes(shape);
-  command->add_option("--profile", o->profile, "Profile to plan by (hetero profile)")->required();
+  auto* profile = command->add_option("--profile", o->profile, "Profile to plan by (hetero profile)");
+  auto* soc = command->add_option("--soc", o->soc, "Plan for a simulated chip instead (hetero simulate)");
+  profile->excludes(soc);
   command->add_option("--tokens", o->tokens, "Prefill: tokens of the prompt; decode: tokens in the KV cache")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->capture_default_str();
@@ -244,10 +257,14 @@ Command register_plan(CLI::App& app) {
   command->footer(
       "Examples:\n"
       "  hetero plan -m model.gguf --profile p.json --tokens 300\n"
-      "  hetero plan --shape llama-3-8b --profile phone.json --phase decode --tokens 256 --json");
-  command->callback([model, shape] {
+      "  hetero plan --shape llama-3-8b --profile phone.json --phase decode --tokens 256 --json\n"
+      "  hetero plan --shape llama-3-8b --soc snapdragon-8-gen-3 --tokens 300");
+  command->callback([model, shape, profile, soc] {
     if (model->count() + shape->count() == 0) {
       throw CLI::RequiredError("-m MODEL or --shape NAME");
+    }
+    if (profile->count() + soc->count() == 0) {
+      throw CLI::RequiredError("--profile FILE or --soc NAME");
     }
   });
   return [o] { return run(*o); };

@@ -49,12 +49,13 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
   const Tokenizer& tokenizer = session.engine().tokenizer();
   Generation g;
   g.prompt_tokens = static_cast<int64_t>(prompt.size());
-  const Nanos begin = now();
+  Clock& clock = session.engine().processors().front()->clock();  // virtual time of simulated ones
+  const Nanos begin = clock.now();
   const Nanos cpu_begin = thread_cpu_time();
   g.reused_tokens = session.keep_common_prefix(prompt);
   const Status fed =
       session.feed(std::span(prompt).subspan(static_cast<size_t>(g.reused_tokens)), options.cancel);
-  g.prefill = now() - begin;
+  g.prefill = clock.now() - begin;
   g.prefill_control = thread_cpu_time() - cpu_begin;
   if (fed.code() == Code::kCancelled) {
     g.stop = Stop::kCancelled;
@@ -81,7 +82,7 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
       on_text(text);
     }
   };
-  const Nanos decode_begin = now();
+  const Nanos decode_begin = clock.now();
   const Nanos cpu_decode_begin = thread_cpu_time();
   g.stop = Stop::kLength;
   while (static_cast<int64_t>(g.ids.size()) < options.max_tokens) {
@@ -91,7 +92,7 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
       return unsupported("no token of the vocabulary continues the text as the grammar demands");
     }
     if (g.ids.empty()) {
-      g.first_token = now() - begin;
+      g.first_token = clock.now() - begin;
     }
     if ((!options.ignore_eos || matcher) && tokenizer.is_end(id)) {
       g.stop = Stop::kEnd;
@@ -126,7 +127,7 @@ Result<Generation> generate(Session& session, const std::vector<TokenId>& prompt
     HETERO_RETURN_IF_ERROR(stepped);
     ++g.decoded;
   }
-  g.decode = now() - decode_begin;
+  g.decode = clock.now() - decode_begin;
   g.decode_control = thread_cpu_time() - cpu_decode_begin;
   emit(stops.push(stream.finish()));
   emit(stops.finish());

@@ -12,14 +12,6 @@ namespace hetero {
 
 class Trace {
  public:
-  /// `predicted`: how long it should have taken, by the plan or by what was seen before; zero: unknown.
-  void add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens,
-           Nanos predicted);
-  /// Writes what was recorded so far.
-  Status write(const std::string& path) const;
-  size_t size() const { return events_.size(); }
-
- private:
   struct Event {
     std::string processor;
     std::string name;
@@ -27,6 +19,16 @@ class Trace {
     int64_t tokens;
     Nanos predicted;
   };
+
+  /// `predicted`: how long it should have taken, by the plan or by what was seen before; zero: unknown.
+  void add(const std::string& processor, const std::string& name, Interval interval, int64_t tokens,
+           Nanos predicted);
+  /// Writes what was recorded so far.
+  Status write(const std::string& path) const;
+  size_t size() const { return events_.size(); }
+  const std::vector<Event>& events() const { return events_; }
+
+ private:
   std::vector<Event> events_;
 };
 

@@ -48,6 +48,8 @@ class SimTimeline : public Timeline {
 
   Interval interval(uint64_t ticket) override { return world_.interval(index_, ticket); }
 
+  void saw(uint64_t ticket) { seen_ = std::max(seen_, ticket); }
+
  private:
   World& world_;
   const size_t index_;
@@ -116,6 +118,20 @@ class SimProcessor : public Processor {
       }
     }
     return std::unique_ptr<Executable>(std::move(executable));
+  }
+
+  /// clFinish and the like: costs what it costs, whatever was already known.
+  Status finish() override {
+    const Status status = world_->run_until_done(index_, issued_);
+    world_->block(micros(model().finish_us));
+    timeline_.saw(issued_);
+    return status;
+  }
+
+  /// With nothing left to wait for, a map and an unmap are two calls into the driver.
+  Status remap(Buffer&, Bytes, Bytes) override {
+    world_->work(micros(2.0 * model().submit_us));
+    return {};
   }
 
   Result<Fence> submit(const Executable& executable, const Launch& launch) override {
