@@ -51,7 +51,7 @@ class Cli(unittest.TestCase):
 
     def test_every_command_has_help_with_an_example(self):
         for command in ['devices', 'run', 'chat', 'logprobs', 'tokenize', 'detokenize', 'render', 'inspect',
-                        'quantize', 'perplexity', 'import', 'bench', 'characterize']:
+                        'quantize', 'perplexity', 'import', 'bench', 'characterize', 'simulate']:
             result = hetero(command, '--help')
             self.assertEqual(result.returncode, 0)
             self.assertIn(b'Example', result.stdout, command)

@@ -143,7 +143,7 @@ Result<SimResult> Simulator::run(const SimRun& run) {
   World& world = *chip.world;
   const int64_t longest = std::min(kLongestPass, std::max(run.prompt, kLengths.front()));
   const int64_t rows = *std::lower_bound(kLengths.begin(), kLengths.end(), longest);
-  HETERO_TRY(const auto executor, Executor::create(graph_, chip.list, {rows, 1, context}));
+  HETERO_TRY(const auto executor, Executor::create(graph_, chip.list, {rows, 32, context}));
   executor->set_sync(run.sync);
 
   SimResult result;
