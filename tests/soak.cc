@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <random>
@@ -173,6 +174,10 @@ int main(int argc, char** argv) {
   if (argc < 2) {
     fmt::print(stderr, "soak MODEL [SECONDS] [SEED]\n");
     return 2;
+  }
+  if (!std::filesystem::exists(argv[1])) {
+    fmt::print(stderr, "soak: skipped: {} is not there\n", argv[1]);
+    return 77;
   }
   const auto seconds = std::chrono::seconds(argc > 2 ? std::atoll(argv[2]) : 20);
   const auto seed = static_cast<uint32_t>(argc > 3 ? std::atoll(argv[3]) : 1);
