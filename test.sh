@@ -11,4 +11,4 @@ use_local_opencl
 configure_and_build ON
 get_model
 
-HETERO_MODEL="$PWD/$MODEL" exec $CTEST --test-dir build/release --output-on-failure "$@"
+HETERO_MODEL="$PWD/$MODEL" exec $CTEST --test-dir build/release --output-on-failure -j "$(nproc)" "$@"
