@@ -148,8 +148,11 @@ Status Session::prepare(int64_t tokens) {
     if (engine_.options_.compile != EngineOptions::Compile::kAuto) {
       break;
     }
-    HETERO_TRY(const Plan wanted, engine_.make_plan(head, rows, share(rows)));
-    const std::vector<Compilation> missing = executor_->missing(wanted);
+    std::optional<Plan>& wanted = plans_[{head, rows}].wanted;  // plan() below goes on from it
+    if (!wanted) {
+      HETERO_TRY(wanted, engine_.make_plan(head, rows, share(rows)));
+    }
+    const std::vector<Compilation> missing = executor_->missing(*wanted);
     if (missing.empty()) {
       continue;
     }
