@@ -7,10 +7,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
+
+#include "base/files.h"
 
 namespace hetero {
 namespace {
@@ -56,13 +57,18 @@ ProfileIdentity identity_of(const Graph& graph, std::span<const OpenProcessor> p
   return {machine_name(), model_shape_key(graph), today(), simulated};
 }
 
-/// 64-bit FNV-1a.
-uint64_t hash_of(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : text) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+Result<nlohmann::ordered_json> read_json(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    return not_found(file + ": cannot be opened for reading");
   }
-  return hash;
+  std::stringstream text;
+  text << in.rdbuf();
+  try {
+    return nlohmann::ordered_json::parse(text.str());
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("{}: not JSON: {}", file, e.what()));
+  }
 }
 
 /// Whether a profile that was cut short has what planning needs: every operator for one row and for
@@ -114,22 +120,11 @@ std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor
     key += fmt::format("\n{} {} {} {} {}", info.id, info.name, info.provider, info.driver,
                        setting_of(p.options));
   }
-  return fmt::format("{}/profiles/{:016x}.json", cache_dir, hash_of(key));
+  return fmt::format("{}/profiles/{:016x}.json", cache_dir, text_hash(key));
 }
 
 Result<Profile> read_profile(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return not_found(file + ": cannot be opened for reading");
-  }
-  std::stringstream text;
-  text << in.rdbuf();
-  nlohmann::ordered_json json;
-  try {
-    json = nlohmann::ordered_json::parse(text.str());
-  } catch (const nlohmann::json::exception& e) {
-    return malformed(fmt::format("{}: not JSON: {}", file, e.what()));
-  }
+  HETERO_TRY(const nlohmann::ordered_json json, read_json(file));
   auto profile = profile_from_json(json);
   if (!profile.ok()) {
     return profile.status().with_prefix(file);
@@ -138,21 +133,8 @@ Result<Profile> read_profile(const std::string& file) {
 }
 
 Status write_profile(const Profile& profile, const std::string& file) {
-  std::error_code error;
-  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-  if (!folder.empty()) {
-    std::filesystem::create_directories(folder, error);
-  }
-  const std::string temporary = fmt::format("{}.{}.tmp", file, getpid());
-  {
-    std::ofstream out(temporary, std::ios::binary);
-    out << to_json(profile).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
-    if (!out.flush()) {
-      return io_error(fmt::format("{}: cannot be written", temporary));
-    }
-  }
-  std::filesystem::rename(temporary, file, error);
-  return error ? io_error(fmt::format("{}: cannot be replaced: {}", file, error.message())) : Status();
+  return replace_file(
+      file, to_json(profile).dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcessor> processors,
@@ -233,18 +215,7 @@ Status Planning::read_plans(std::span<const OpenProcessor> processors) {
   if (options_.plan_file.empty()) {
     return {};
   }
-  std::ifstream in(options_.plan_file, std::ios::binary);
-  if (!in) {
-    return not_found(options_.plan_file + ": cannot be opened for reading");
-  }
-  std::stringstream text;
-  text << in.rdbuf();
-  nlohmann::ordered_json json;
-  try {
-    json = nlohmann::ordered_json::parse(text.str());
-  } catch (const nlohmann::json::exception& e) {
-    return malformed(fmt::format("{}: not JSON: {}", options_.plan_file, e.what()));
-  }
+  HETERO_TRY(const nlohmann::ordered_json json, read_json(options_.plan_file));
   const auto list =
       json.is_object() && json.contains("plans") ? json["plans"] : nlohmann::ordered_json::array({json});
   for (const auto& one : list) {

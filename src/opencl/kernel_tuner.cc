@@ -1,14 +1,14 @@
 #include "opencl/kernel_tuner.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <limits>
+
+#include "base/files.h"
 
 namespace hetero {
 
@@ -72,19 +72,11 @@ void KernelTuner::store() const {
   if (path_.empty()) {
     return;
   }
-  std::error_code error;
-  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), error);
-  const std::string temporary = fmt::format("{}.{}.tmp", path_, getpid());
-  std::ofstream out(temporary);
+  std::string text;
   for (const auto& [key, choice] : choices_) {
-    out << key << '\t' << choice.variant << '\t' << choice.times << '\n';
+    text += fmt::format("{}\t{}\t{}\n", key, choice.variant, choice.times);
   }
-  out.close();
-  if (out.fail()) {
-    std::filesystem::remove(temporary, error);
-  } else {
-    std::filesystem::rename(temporary, path_, error);
-  }
+  (void)replace_file(path_, text);  // without it, the next start tries anew
 }
 
 }  // namespace hetero

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/files.h"
 #include "base/threads.h"
 #include "opencl/opencl.h"
 #include "opencl/opencl_kernels.h"

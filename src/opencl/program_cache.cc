@@ -1,13 +1,14 @@
 #include "opencl/program_cache.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <vector>
+
+#include "base/files.h"
 
 namespace hetero {
 namespace {
@@ -58,14 +59,6 @@ std::string build_log(const OpenClApi& api, cl_program program, cl_device_id dev
 }
 
 }  // namespace
-
-uint64_t text_hash(std::string_view text) {
-  uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : text) {
-    h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  }
-  return h;
-}
 
 Result<cl_kernel> OpenClProgram::kernel(const std::string& name) {
   const auto found = kernels_.find(name);
@@ -181,17 +174,8 @@ void ProgramCache::store() {
         CL_SUCCESS) {
       continue;
     }
-    std::error_code error;
-    std::filesystem::create_directories(dir_, error);
-    const std::string temporary = fmt::format("{}.{}.tmp", path, getpid());
-    std::ofstream out(temporary, std::ios::binary);
-    out << header(program->key_, binary) << binary;
-    out.close();
-    if (out.fail()) {
-      std::filesystem::remove(temporary, error);
-    } else {
-      std::filesystem::rename(temporary, path, error);
-    }
+    (void)replace_file(path,
+                       header(program->key_, binary) + binary);  // without it, the next start builds anew
   }
 }
 

@@ -12,10 +12,6 @@
 
 namespace hetero {
 
-/// FNV-1a. Guards against mix-ups and broken files, not against an attacker, who could write the
-/// files anyway.
-uint64_t text_hash(std::string_view text);
-
 /// One built program and its kernels, created on first use.
 class OpenClProgram {
  public:
