@@ -61,9 +61,9 @@ class Reports(unittest.TestCase):
         self.assertTrue(found, result.stderr[-2000:])
         return json.loads(found.group(1).replace('&quot;', '"').replace('&amp;', '&'))
 
-    def check(self, *args, plots):
+    def check(self, *args, plots, option='--html'):
         page = os.path.join(self.folder.name, f'{len(os.listdir(self.folder.name))}.html')
-        result = subprocess.run([HETERO, *args, '--html', page], capture_output=True, timeout=300)
+        result = subprocess.run([HETERO, *args, option, page], capture_output=True, timeout=300)
         self.assertEqual(result.returncode, 0, result.stderr.decode())
         for width in (390, 1280):
             seen = self.probe(page, width)
@@ -84,6 +84,13 @@ class Reports(unittest.TestCase):
 
     def test_the_papers_figures(self):
         self.check('simulate', '--paper', plots=10)
+
+    def test_what_a_simulated_chip_can_do(self):
+        self.check('characterize', '--soc', 'snapdragon-8-gen-3', plots=8, option='-o')
+
+    def test_what_this_machine_can_do(self):
+        # In a second: some of its plots have few points, none has none.
+        self.check('characterize', '--processors', 'cpu', '--time', '1', plots=4, option='-o')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <fstream>
 #include <random>
 
@@ -253,12 +252,7 @@ Result<Opened> open_simulated(const CharacterizeCommand& o, CharacterizeOptions&
 }
 
 ProfileIdentity identity(const Graph& graph, const Opened& opened) {
-  char date[16] = "";
-  const std::time_t time = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&time, &utc);
-  std::strftime(date, sizeof(date), "%Y-%m-%d", &utc);
-  return {opened.machine, model_shape_key(graph), date, opened.simulated};
+  return {opened.machine, model_shape_key(graph), today(), opened.simulated};
 }
 
 Status write_text(const std::string& path, const std::string& text) {

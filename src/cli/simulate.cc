@@ -285,9 +285,9 @@ Status run_published(const SimulateOptions& o, const Soc& soc) {
 
 Status run_calibration(const SimulateOptions& o, const Soc& soc) {
   if (soc.find("gpu0") == nullptr || soc.find("npu0") == nullptr ||
-      soc.find("npu0")->model != SocModel::kSystolic || !soc.find("gpu0")->curve.empty()) {
+      soc.find("npu0")->model != SocModel::kSystolic || soc.find("gpu0")->curve.empty()) {
     return invalid_argument(fmt::format(
-        "--calibrate: {} is not a chip like the paper's, with gpu0 (roofline) and npu0 (systolic)",
+        "--calibrate: {} is not a chip like the paper's, with gpu0 (a curve) and npu0 (systolic)",
         soc.name));
   }
   const Calibration c = calibrate(soc);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <ctime>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -39,15 +38,6 @@ std::string machine_name() {
     }
   }
   return fmt::format("{}, {} CPUs", name, sysconf(_SC_NPROCESSORS_ONLN));
-}
-
-std::string today() {
-  const std::time_t seconds = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  char text[16];
-  std::strftime(text, sizeof text, "%Y-%m-%d", &utc);
-  return text;
 }
 
 ProfileIdentity identity_of(const Graph& graph, std::span<const OpenProcessor> processors) {

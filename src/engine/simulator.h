@@ -23,6 +23,9 @@ struct SimRun {
   int64_t decode = 32;               // tokens after the prompt
   std::optional<Strategy> strategy;  // nullopt: the best of all by the solver
   Sync sync = Sync::kFast;
+  /// Whose hand-off costs the solver counts; nullopt: those of `sync`. Otherwise a way of synchronizing
+  /// is compared with another under one plan.
+  std::optional<Sync> planned_for;
   OperandOrder order = OperandOrder::kExchanged;
   /// Strategy tensor without cuts of weights: whole operators on the NPU, and the rows beyond the
   /// largest standard length on the GPU at the same time (a step of the paper's ablation).
@@ -68,9 +71,6 @@ class Simulator {
   /// What the profiler measures of the chip's processors with this model.
   Result<const Profile*> profile(OperandOrder order = OperandOrder::kExchanged);
 
-  /// The longest pass; longer prompts are fed in several.
-  static constexpr int64_t kLongestPass = 1024;
-
  private:
   Simulator(Soc soc, Graph graph) : soc_(std::move(soc)), graph_(std::move(graph)) {}
   struct Chip {
@@ -85,6 +85,8 @@ class Simulator {
   Soc soc_;
   Graph graph_;
   std::vector<std::string> allowed_;  // ids
+  /// For which NPU graphs exist; the last is the longest pass: longer prompts are fed in several.
+  std::vector<int64_t> lengths_;
   std::map<OperandOrder, Profile> profiles_;
 };
 

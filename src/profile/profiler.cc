@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <set>
 
 #include "profile/bench_pass.h"
@@ -566,6 +567,15 @@ class Profiler {
 };
 
 }  // namespace
+
+std::string today() {
+  const std::time_t time = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&time, &utc);
+  char text[16] = "";
+  std::strftime(text, sizeof(text), "%Y-%m-%d", &utc);
+  return text;
+}
 
 Summary summary_of(std::vector<Nanos> samples) {
   if (samples.empty()) {

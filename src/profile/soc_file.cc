@@ -60,6 +60,23 @@ nlohmann::ordered_json soc_file(const Characterization& c, const ControlThread& 
         {"finish_us", number(rounded(micros(profile.handoff(p.id, kHost, "driver"))), "us",
                              "the driver's wait, after the work")},
         {"curve", curve}};
+    auto operators = nlohmann::ordered_json::array();
+    for (const Series& s : p.series) {
+      auto times = nlohmann::ordered_json::array();
+      for (const Point& t : s.points) {
+        if (!t.exchanged) {
+          times.push_back({t.tokens, t.context, rounded(micros(t.median))});
+        }
+      }
+      if (!times.empty()) {
+        operators.push_back(
+            {{"op", s.work.kind}, {"out", s.work.n}, {"in", s.work.k}, {"times", std::move(times)}});
+      }
+    }
+    json["operators"] = std::move(operators);
+    if (p.static_shapes && !p.lengths.empty()) {
+      json["lengths"] = p.lengths;
+    }
     if (p.static_shapes) {
       json["compile_ms"] = number(rounded(micros(compile) / 1e3), "ms", "the longest of the products");
     }

@@ -237,7 +237,8 @@ Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t
       Processor& processor = *processors_[static_cast<size_t>(step.processor)];
       HETERO_RETURN_IF_ERROR(blame(step.processor, processor.finish()));
       HETERO_RETURN_IF_ERROR(blame(step.processor, flights_[begin].visible.wait()));
-      for (size_t k = 0; k < step.outputs.size(); ++k) {
+      // What nobody else reads stays where it is.
+      for (size_t k = 0; (step.awaited || plan.head) && k < step.outputs.size(); ++k) {
         const Binding& output = step.outputs[k];
         const Value& value = graph_.value(graph_.op(step.op).outputs[k]);
         const int64_t row = value.rows == Rows::kContext ? position : 0;

@@ -32,6 +32,81 @@ double rate(const SocProcessor& p, double rows) {
   return rows / p.curve.back().gflops;
 }
 
+/// A line through (x0, y0) and (x1, y1) at x.
+double line(double x0, double y0, double x1, double y1, double x) {
+  return x1 > x0 ? y0 + (y1 - y0) * (x - x0) / (x1 - x0) : y0;
+}
+
+using Times = std::vector<SocProcessor::Measured::Time>;
+
+/// Of so many rows, each with the fewest tokens in the cache that was measured: linear between measured
+/// numbers of rows; static shapes take as long as the next one.
+double at_rows(const Times& times, double rows, bool static_shapes) {
+  const SocProcessor::Measured::Time* before = nullptr;
+  const SocProcessor::Measured::Time* last = nullptr;
+  for (const auto& t : times) {
+    if (last != nullptr && t.rows == last->rows) {
+      continue;  // another context
+    }
+    before = last;
+    last = &t;
+    if (t.rows >= rows) {
+      break;
+    }
+  }
+  if (last->rows == rows || before == nullptr || (static_shapes && last->rows > rows)) {
+    return last->us * 1e3;
+  }
+  return std::max(0.0, line(before->rows, before->us, last->rows, last->us, rows)) * 1e3;
+}
+
+/// Nanoseconds by what was measured of operators of this kind; negative: nothing was.
+double measured_ns(const SocProcessor& p, const Graph& graph, const OpSlice& slice, int64_t tokens,
+                   int64_t position) {
+  const Op& op = graph.op(slice.op);
+  const int64_t out = slice.end - slice.begin;
+  const int64_t in = op.is<Linear>() ? graph.weight(op.weights[0]).cols : 0;
+  const SocProcessor::Measured* narrower = nullptr;
+  const SocProcessor::Measured* wider = nullptr;
+  for (const SocProcessor::Measured& m : p.operators) {
+    if (m.op != kind_name(op) || (in > 0 && m.in != in)) {
+      continue;
+    }
+    if (m.out <= out && (narrower == nullptr || m.out > narrower->out)) {
+      narrower = &m;
+    }
+    if (m.out >= out && (wider == nullptr || m.out < wider->out)) {
+      wider = &m;
+    }
+  }
+  const auto time = [&](const SocProcessor::Measured& m) {
+    return at_rows(m.times, number(tokens), p.static_shapes);
+  };
+  if (narrower == nullptr || wider == nullptr) {
+    // Wider or narrower than anything measured: in proportion.
+    const SocProcessor::Measured* const only = narrower != nullptr ? narrower : wider;
+    return only == nullptr || in == 0 ? -1.0
+                                      : time(*only) * number(out) / number(std::max<int64_t>(1, only->out));
+  }
+  double ns = line(number(narrower->out), time(*narrower), number(wider->out), time(*wider), number(out));
+  if (op.is<Attention>()) {
+    // More tokens in the cache: by the longest context measured with so many rows, or in proportion.
+    const auto macs = [&](double context) {
+      return number(op_macs(graph, slice.op, slice.begin, slice.end, tokens,
+                            std::max<int64_t>(0, static_cast<int64_t>(context) - tokens)));
+    };
+    const double here = macs(number(position + tokens));
+    const SocProcessor::Measured::Time* longest = nullptr;
+    for (const auto& t : narrower->times) {
+      longest = t.rows == number(tokens) && t.context > number(tokens) ? &t : longest;
+    }
+    const double first = macs(number(tokens));
+    ns = longest != nullptr ? std::max(ns, line(first, ns, macs(longest->context), longest->us * 1e3, here))
+                            : ns * here / std::max(1.0, first);
+  }
+  return ns;
+}
+
 /// One product on weight-stationary arrays: for each tile column of the held operand, for each run
 /// of `stream_rows` rows of the other one, for each tile of the shared dimension: load the held
 /// tile, then let the rows stream through. A tile comes from the buffer beside the array if it was
@@ -54,6 +129,13 @@ Passes systolic(const SocProcessor& p, double element_bytes, int64_t held, int64
 }
 
 }  // namespace
+
+double stored_bytes(const Soc& soc, DType dtype, int64_t rows, int64_t cols) {
+  if (dtype == DType::kQ4_0 && soc.w4_bits > 0.0) {
+    return number(rows) * number(cols) * soc.w4_bits / 8.0;
+  }
+  return number(rows * row_bytes(dtype, cols));
+}
 
 Cost product_cost(const Soc& soc, const SocProcessor& p, int64_t n, int64_t k, int64_t m, double weight_bytes,
                   OperandOrder order) {
@@ -79,13 +161,16 @@ Cost product_cost(const Soc& soc, const SocProcessor& p, int64_t n, int64_t k, i
 Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const OpSlice& slice, int64_t tokens,
              int64_t position, OperandOrder order) {
   const Op& op = graph.op(slice.op);
+  const double measured = measured_ns(p, graph, slice, tokens, position);
   if (op.is<Linear>()) {
     double weight_bytes = 0.0;
     for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
-      weight_bytes += number(row_bytes(s.weight->dtype, s.weight->cols) * s.rows);
+      weight_bytes += stored_bytes(soc, s.weight->dtype, s.rows, s.weight->cols);
     }
-    return product_cost(soc, p, slice.end - slice.begin, graph.weight(op.weights[0]).cols, tokens,
-                        weight_bytes, order);
+    Cost cost = product_cost(soc, p, slice.end - slice.begin, graph.weight(op.weights[0]).cols, tokens,
+                             weight_bytes, order);
+    cost.compute_ns = measured >= 0.0 ? measured : cost.compute_ns;
+    return cost;
   }
   double bytes = 0.0;
   for (const auto* list : {&op.inputs, &op.outputs}) {
@@ -99,7 +184,7 @@ Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const Op
   double weights = 0.0;
   for (const WeightId id : op.weights) {
     const Weight& w = graph.weight(id);
-    weights += number(row_bytes(w.dtype, w.cols) * (op.is<Embed>() ? std::min(tokens, w.rows) : w.rows));
+    weights += stored_bytes(soc, w.dtype, op.is<Embed>() ? std::min(tokens, w.rows) : w.rows, w.cols);
   }
   double compute = 0.0;
   if (const auto* a = op.as<Attention>()) {
@@ -112,7 +197,7 @@ Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const Op
     compute = 2.0 * number(op_macs(graph, slice.op, slice.begin, slice.end, tokens, position)) *
               rate(p, number(tokens)) / number(tokens);
   }
-  return {compute, bytes + weights};
+  return {measured >= 0.0 ? measured : compute, bytes + weights};
 }
 
 double alone_ns(const SocProcessor& p, const Cost& cost) {

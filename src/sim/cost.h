@@ -29,6 +29,9 @@ Cost cost_of(const Soc& soc, const SocProcessor& processor, const Graph& graph, 
 Cost product_cost(const Soc& soc, const SocProcessor& processor, int64_t n, int64_t k, int64_t m,
                   double weight_bytes, OperandOrder order = OperandOrder::kExchanged);
 
+/// Of `rows` rows of a weight, as the chip holds it.
+double stored_bytes(const Soc& soc, DType dtype, int64_t rows, int64_t cols);
+
 /// What a cost takes with the memory to itself.
 double alone_ns(const SocProcessor& processor, const Cost& cost);
 

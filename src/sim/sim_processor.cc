@@ -128,9 +128,14 @@ class SimProcessor : public Processor {
     return status;
   }
 
-  /// With nothing left to wait for, a map and an unmap are two calls into the driver.
+  /// What others read is copied to where they see it (clEnqueueWriteBuffer and the like), or, with
+  /// nothing to copy, mapped and unmapped by two calls into the driver.
   Status remap(Buffer&, Bytes, Bytes) override {
-    world_->work(micros(2.0 * model().submit_us));
+    if (model().copy_us > 0.0) {
+      world_->block(micros(model().copy_us));
+    } else {
+      world_->work(micros(2.0 * model().submit_us));
+    }
     return {};
   }
 
@@ -141,7 +146,8 @@ class SimProcessor : public Processor {
           fmt::format("{}: {} tokens submitted to an executable for {}", info_.id, launch.tokens, e.tokens));
     }
     HETERO_RETURN_IF_ERROR(world_->status(index_));
-    world_->work(micros(model().submit_us));
+    const bool wakes = model().idle_submit_us > 0.0 && world_->idle(index_);
+    world_->work(micros(wakes ? model().idle_submit_us : model().submit_us));
     std::function<Status()> finish;
     if (e.values != nullptr) {
       finish = [this, &e, tokens = launch.tokens, position = launch.position,

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <tuple>
 
 #include "sim/soc_data.h"
 
@@ -79,6 +81,46 @@ Status read_curve(const Json& object, SocProcessor& p) {
   return {};
 }
 
+/// [{"op": "linear", "out": 576, "in": 1536, "times": [[rows, context, us], ...]}, ...]
+Status read_operators(const Json& object, SocProcessor& p) {
+  const Json* list = member(object, "operators");
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    const std::string where = fmt::format("soc: {}.operators[{}]", p.id, i);
+    const Json* const entry = list->is_array() ? &(*list)[i] : nullptr;
+    const auto whole = [&](const char* name) {
+      const Json* value = entry == nullptr ? nullptr : member(*entry, name);
+      return value != nullptr && value->is_number_unsigned() && value->get<uint64_t>() < (1u << 30)
+                 ? value->get<int64_t>()
+                 : -1;
+    };
+    SocProcessor::Measured m;
+    m.out = whole("out");
+    m.in = whole("in");
+    const Json* const op = entry == nullptr ? nullptr : member(*entry, "op");
+    const Json* const times = entry == nullptr ? nullptr : member(*entry, "times");
+    if (m.out < 0 || m.in < 0 || op == nullptr || !op->is_string() || times == nullptr ||
+        !times->is_array() || times->empty()) {
+      return malformed(where + ": expected op, out, in and times");
+    }
+    m.op = op->get<std::string>();
+    for (const Json& t : *times) {
+      const bool numbers =
+          t.is_array() && t.size() == 3 && t[0].is_number() && t[1].is_number() && t[2].is_number();
+      if (!numbers || !(t[0].get<double>() >= 1.0) || !(t[1].get<double>() >= 0.0) ||
+          !(t[2].get<double>() >= 0.0) || t[0].get<double>() > 1e9 || t[1].get<double>() > 1e9 ||
+          t[2].get<double>() > 1e12) {
+        return malformed(fmt::format("{}.times: expected [rows, context, us], found {}", where, t.dump()));
+      }
+      m.times.push_back({t[0].get<double>(), t[1].get<double>(), t[2].get<double>()});
+    }
+    std::stable_sort(m.times.begin(), m.times.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.rows, a.context) < std::tie(b.rows, b.context);
+    });
+    p.operators.push_back(std::move(m));
+  }
+  return {};
+}
+
 Result<SocProcessor> read_processor(const Json& object, const std::string& where) {
   SocProcessor p;
   HETERO_TRY(p.id, read_text(object, where + ".", "id", true));
@@ -94,13 +136,28 @@ Result<SocProcessor> read_processor(const Json& object, const std::string& where
   p.model = model == "systolic" ? SocModel::kSystolic : SocModel::kRoofline;
   const Json* is_static = member(object, "static_shapes");
   p.static_shapes = is_static != nullptr ? *is_static == true : p.kind == "npu";
+  if (const Json* lengths = member(object, "lengths")) {
+    for (const Json& length : *lengths) {
+      if (!length.is_number_unsigned() || length.get<uint64_t>() < 1 || length.get<uint64_t>() > 65536 ||
+          (!p.lengths.empty() && length.get<int64_t>() <= p.lengths.back())) {
+        return malformed(fmt::format("soc: {}.lengths: expected ascending numbers from 1 to 65536, found {}",
+                                     p.id, lengths->dump()));
+      }
+      p.lengths.push_back(length.get<int64_t>());
+    }
+  }
   HETERO_RETURN_IF_ERROR(read_curve(object, p));
+  HETERO_RETURN_IF_ERROR(read_operators(object, p));
   const bool roofline = p.model == SocModel::kRoofline && p.curve.empty();
   const bool systolic = p.model == SocModel::kSystolic;
+  double ratios = 0.0;
   HETERO_RETURN_IF_ERROR(read_fields(object, p.id,
                                      {{"gbps", &p.gbps, true, kPositive},
                                       {"submit_us", &p.submit_us, true, 0.0},
+                                      {"idle_submit_us", &p.idle_submit_us, false, 0.0},
                                       {"finish_us", &p.finish_us, true, 0.0},
+                                      {"copy_us", &p.copy_us, false, 0.0},
+                                      {"ratios", &ratios, false, 0.0},
                                       {"gflops", &p.gflops, roofline, kPositive},
                                       {"half_rows", &p.half_rows, roofline, 0.0},
                                       {"tile", &p.tile, systolic, 1.0},
@@ -114,6 +171,7 @@ Result<SocProcessor> read_processor(const Json& object, const std::string& where
                                       {"compile_us_per_element", &p.compile_us_per_element, false, 0.0},
                                       {"watts", &p.watts, false, 0.0},
                                       {"stall_watts", &p.stall_watts, false, 0.0}}));
+  p.ratios = static_cast<int>(std::min(ratios, 16.0));
   return p;
 }
 
@@ -134,6 +192,28 @@ void walk(const Json& json, const std::string& path,
       walk(value, path.empty() || name.empty() ? path + name : path + "." + name, visit);
     }
   }
+}
+
+/// So that its last point has so many gflops.
+Status scale_curve(Json& curve, double gflops) {
+  const auto value = [](Json& point) -> Json* {
+    Json* entry = point.is_object() && point.contains("gflops") ? &point["gflops"] : nullptr;
+    return entry != nullptr && entry->is_object() && entry->contains("value") && (*entry)["value"].is_number()
+               ? &(*entry)["value"]
+               : nullptr;
+  };
+  Json* const last = curve.is_array() && !curve.empty() ? value(curve.back()) : nullptr;
+  if (last == nullptr || !(last->get<double>() > 0.0)) {
+    return malformed("soc: curve: its last point has no gflops");
+  }
+  const double factor = gflops / last->get<double>();
+  for (Json& point : curve) {
+    if (Json* const number = value(point)) {
+      *number = number->get<double>() * factor;
+      point["gflops"]["basis"] = "set by the user";
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -165,6 +245,7 @@ Result<Soc> soc_from_json(const Json& json) {
       {{"gbps", &soc.dram_gbps, true, kPositive}, {"pj_per_byte", &soc.dram_pj_per_byte, false, 0.0}}));
   HETERO_RETURN_IF_ERROR(read_fields(part("chip"), "chip",
                                      {{"activation_bytes", &soc.activation_bytes, true, kPositive},
+                                      {"w4_bits", &soc.w4_bits, false, 0.0},
                                       {"base_watts", &soc.base_watts, false, 0.0}}));
   HETERO_RETURN_IF_ERROR(read_fields(part("control"), "control",
                                      {{"sleep_grain_us", &soc.sleep_grain_us, true, kPositive},
@@ -244,6 +325,10 @@ Status soc_set(Json& json, const std::string& assignment) {
     if (key == "tflops") {
       key = p->contains("array_gflops") ? "array_gflops" : "gflops";
       number *= 1000.0;
+    }
+    if (key == "gflops" && p->contains("curve")) {
+      HETERO_RETURN_IF_ERROR(scale_curve((*p)["curve"], number));
+      continue;
     }
     if (!p->contains(key) || !(*p)[key].is_object() || !(*p)[key].contains("value")) {
       std::vector<std::string> known;

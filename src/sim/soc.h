@@ -35,10 +35,14 @@ struct SocProcessor {
   std::string name;
   SocModel model = SocModel::kRoofline;
   bool static_shapes = false;
+  std::vector<int64_t> lengths;  // for which its graphs are made ahead, ascending; empty: not told
 
-  double gbps = 0.0;       // of memory bandwidth, working alone
-  double submit_us = 0.0;  // of the control thread's time, for each submission
-  double finish_us = 0.0;  // by which the driver's blocking wait ends later than the work
+  double gbps = 0.0;            // of memory bandwidth, working alone
+  double submit_us = 0.0;       // of the control thread's time, for each submission
+  double idle_submit_us = 0.0;  // the same where the queue has run empty; 0: as submit_us
+  double finish_us = 0.0;       // by which the driver's blocking wait ends later than the work
+  double copy_us = 0.0;         // of a copy through the driver, whatever its size; 0: two submissions
+  int ratios = 0;               // ProfiledProcessor::ratios
 
   // Roofline
   double gflops = 0.0;     // of products with many rows
@@ -48,6 +52,19 @@ struct SocProcessor {
     double gflops = 0.0;
   };
   std::vector<CurvePoint> curve;  // measured; ascending rows; between them time is linear
+  /// Operators whose times were measured; these count before all formulas.
+  struct Measured {
+    std::string op;  // kind_name()
+    int64_t out = 0;
+    int64_t in = 0;
+    struct Time {
+      double rows = 0.0;
+      double context = 0.0;  // attention: tokens in the cache with the pass's own; else 0
+      double us = 0.0;
+    };
+    std::vector<Time> times;  // ascending rows, then context
+  };
+  std::vector<Measured> operators;
 
   // Systolic
   double tile = 0.0;                    // rows and columns of an array
@@ -79,6 +96,7 @@ struct Soc {
   std::string note;               // what the user must know: "scaled from published peaks"
   double dram_gbps = 0.0;         // all processors together, at best
   double activation_bytes = 0.0;  // of one number
+  double w4_bits = 0.0;           // of a weight that the file holds as Q4_0; 0: as there, 4.5
   double sleep_grain_us = 0.0;    // of the control thread
   double poll_us = 0.0;           // one look at a flag
   double dram_pj_per_byte = 0.0;

@@ -85,6 +85,12 @@ TEST(Soc, NumbersCanBeSet) {
   const Soc soc = soc_from_json(json).value();
   EXPECT_EQ(soc.find("npu0")->array_gflops, 34000.0);
   EXPECT_EQ(soc.dram_gbps, 77.0);
+  // A curve keeps its form.
+  const double before = soc_from_json(phone()).value().find("gpu0")->curve[0].gflops;
+  const double last = soc_from_json(phone()).value().find("gpu0")->curve.back().gflops;
+  ASSERT_TRUE(soc_set(json, "gpu.tflops=2").ok());
+  EXPECT_NEAR(soc_from_json(json)->find("gpu0")->curve[0].gflops, before * 2000.0 / last, 1e-6);
+  EXPECT_NEAR(soc_from_json(json)->find("gpu0")->curve.back().gflops, 2000.0, 1e-6);
   for (const char* wrong :
        {"npu", "npu.tflops", "npu.tflops=", "npu.tflops=fast", "npu.wheels=4", "moon.gbps=1"}) {
     const Status status = soc_set(json, wrong);

@@ -40,6 +40,8 @@ class World : public Clock {
   /// work is done, in virtual time; its error fails the processor from there on.
   uint64_t enqueue(size_t processor, const Cost& cost, std::function<Status()> finish);
   bool done(size_t processor, uint64_t ticket) const;
+  /// Whether nothing of the engine's is queued or running.
+  bool idle(size_t processor) const { return queues_[processor].completed == queues_[processor].issued; }
   Interval interval(size_t processor, uint64_t ticket) const;
   Status status(size_t processor) const { return queues_[processor].error; }
   /// Time passes until the ticket is done, or the processor has failed.
