@@ -7,6 +7,7 @@ import tempfile
 import unittest
 
 HETERO = os.environ['HETERO_BINARY']
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data', 'paper.json')
 MODEL = os.environ.get('HETERO_MODEL', os.environ['HETERO_MODEL_DEFAULT'])
 
 IDS = '''bandwidth_gpu_alone bandwidth_gpu_npu npu_order_ratio prefill_llama8b_256_tensor
@@ -47,7 +48,8 @@ class Simulate(unittest.TestCase):
         self.assertGreater(len(r['timeline']), 1000)
 
     def test_the_papers_figures(self):
-        entries = json.loads(self.out('simulate', '--paper', '--json'))
+        text = self.out('simulate', '--paper', '--json')
+        entries = json.loads(text)
         self.assertEqual([e['id'] for e in entries], IDS)
         off = {'calibration': [], 'validation': []}
         for e in entries:
@@ -57,6 +59,15 @@ class Simulate(unittest.TestCase):
         # What is reached; docs/simulation.md tells why the others miss.
         self.assertGreaterEqual(sum(o <= 0.15 for o, _ in off['validation']), WITHIN_15)
         self.assertGreaterEqual(sum(o <= 0.30 for o, _ in off['validation']), WITHIN_30)
+        # The same bytes on every machine and with every compiler. Who changes the model, the solver or the executor
+        # looks at what it does to these figures, writes the file again, and the table of docs/simulation.md with it:
+        #   hetero simulate --paper --json > tests/data/paper.json
+        with open(GOLDEN, 'rb') as f:
+            golden = f.read()
+        before = {e['id']: e['simulated'] for e in json.loads(golden)}
+        changed = [f"{e['id']}: {before.get(e['id'])} -> {e['simulated']}" for e in entries
+                   if before.get(e['id']) != e['simulated']]
+        self.assertEqual(text == golden, True, f'differs from {GOLDEN}: ' + '; '.join(changed))
 
     def test_what_if(self):
         def tps(*args):
@@ -84,16 +95,21 @@ class Simulate(unittest.TestCase):
             self.assert_error('simulate', '--soc', path, '--paper', code=2, part='gpu0')
 
     def test_plans_for_a_simulated_chip(self):
-        # The rows of the paper's Table 3 that come out with its strategy; docs/simulation.md has all.
+        # The rows of the paper's Table 3; docs/simulation.md tells why the first one, [4096,4096] with one row, does
+        # not come out.
         def strategies(phase, tokens):
             plan = json.loads(self.out('plan', '--shape', 'llama-3-8b', '--soc', 'snapdragon-8-gen-3', '--phase', phase,
                                        '--tokens', str(tokens), '--strategy', 'tensor', '--json'))
             self.assertTrue(plan['simulated'])
             return {tuple(o['weight']): o['strategy'] for o in plan['operators']}
-        self.assertEqual(strategies('prefill', 256)[(4096, 14336)], 'weight-centric')
-        self.assertEqual(strategies('prefill', 300)[(4096, 14336)], 'hybrid')
+        square, down = (4096, 4096), (4096, 14336)
         decode = strategies('decode', 256)
-        self.assertEqual([decode[w] for w in ((4096, 4096), (28672, 4096))], ['weight-centric'] * 2)
+        self.assertEqual([decode[w] for w in ((28672, 4096), down)], ['weight-centric', 'gpu'])
+        for tokens, weight, strategy in ((128, square, 'npu'), (200, square, 'padding'), (255, square, 'padding'),
+                                         (256, square, 'npu'), (257, square, 'activation-centric'),
+                                         (272, square, 'activation-centric'), (256, down, 'weight-centric'),
+                                         (257, down, 'hybrid'), (300, down, 'hybrid'), (384, down, 'hybrid')):
+            self.assertEqual(strategies('prefill', tokens)[weight], strategy, (tokens, weight))
 
     @unittest.skipUnless(os.path.exists(MODEL), f'no model at {MODEL}')
     def test_simulated_processors_write_the_same_text(self):
@@ -113,8 +129,8 @@ class Simulate(unittest.TestCase):
         self.assert_error('simulate', '--shape', 'llama-3-8b', '--strategy', 'magic', code=2, part='magic')
 
 
-WITHIN_15 = 16
-WITHIN_30 = 20
+WITHIN_15 = 19
+WITHIN_30 = 24
 
 if __name__ == '__main__':
     unittest.main()

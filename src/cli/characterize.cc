@@ -8,6 +8,7 @@
 #include <fstream>
 #include <random>
 
+#include "base/date.h"
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "cpu/cpu.h"
@@ -240,7 +241,9 @@ Result<Opened> open_simulated(const CharacterizeCommand& o, CharacterizeOptions&
     if (o.processors.empty() ||
         std::find(o.processors.begin(), o.processors.end(), p.id) != o.processors.end()) {
       out.processors.push_back(make_sim_processor(world, i, sim_info(soc, i), nullptr));
-      const double gflops = p.model == SocModel::kSystolic ? p.array_gflops : p.gflops;
+      const double gflops = p.model == SocModel::kSystolic ? p.array_gflops
+                            : p.curve.empty()              ? p.gflops
+                                                           : p.curve.back().gflops;
       options.peaks[p.id] = {gflops, p.gbps, gflops > 0.0 ? "the chip's file" : ""};
       options.profiler.copies_weights.push_back(false);
     }

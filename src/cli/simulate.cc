@@ -287,8 +287,7 @@ Status run_calibration(const SimulateOptions& o, const Soc& soc) {
   if (soc.find("gpu0") == nullptr || soc.find("npu0") == nullptr ||
       soc.find("npu0")->model != SocModel::kSystolic || soc.find("gpu0")->curve.empty()) {
     return invalid_argument(fmt::format(
-        "--calibrate: {} is not a chip like the paper's, with gpu0 (a curve) and npu0 (systolic)",
-        soc.name));
+        "--calibrate: {} is not a chip like the paper's, with gpu0 (a curve) and npu0 (systolic)", soc.name));
   }
   const Calibration c = calibrate(soc);
   const std::vector<CalibrationFigure> figures = calibration_figures(c.soc);

@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/date.h"
 #include "base/files.h"
 
 namespace hetero {

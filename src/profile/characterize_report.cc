@@ -106,6 +106,13 @@ LinePlot rows_plot(const Characterization& c) {
   return plot;
 }
 
+/// One more bar; nullptr: none.
+void add(BarSeries& series, const ProductTime* t) {
+  series.values.push_back(t == nullptr ? kAbsent : t->gflops());
+  series.low.push_back(t == nullptr ? kAbsent : t->gflops_low());
+  series.high.push_back(t == nullptr ? kAbsent : t->gflops_high());
+}
+
 BarPlot shapes_plot(const Characterization& c) {
   BarPlot plot;
   plot.title = "The same work in other shapes";
@@ -124,10 +131,7 @@ BarPlot shapes_plot(const Characterization& c) {
     BarSeries series;
     series.name = p.id;
     for (size_t i = 0; i < plot.groups.size(); ++i) {
-      const bool there = i < p.by_shape.size();
-      series.values.push_back(there ? p.by_shape[i].gflops() : kAbsent);
-      series.low.push_back(there ? p.by_shape[i].gflops_low() : kAbsent);
-      series.high.push_back(there ? p.by_shape[i].gflops_high() : kAbsent);
+      add(series, i < p.by_shape.size() ? &p.by_shape[i] : nullptr);
     }
     plot.series.push_back(std::move(series));
   }
@@ -141,7 +145,6 @@ BarPlot orders_plot(const Characterization& c) {
       "The same numbers multiplied twice, with F16 weights: as they are, and exchanged, [M,N] x [N,K] = "
       "([K,N] x [N,M]) transposed. Processors that hold one operand still are faster in one of the two.";
   plot.y_label = "GFLOPS";
-  std::vector<BarSeries> given;
   for (const ProductSpeeds& p : c.products) {
     BarSeries as_is{p.id + ", as it is", {}, {}, {}};
     BarSeries exchanged{p.id + ", exchanged", {}, {}, {}};
@@ -150,13 +153,8 @@ BarPlot orders_plot(const Characterization& c) {
         const Product& product = p.by_order[i].first.product;
         plot.groups.push_back(fmt::format("{} rows", product.m));
       }
-      const auto add = [](BarSeries& s, const ProductTime& t) {
-        s.values.push_back(t.gflops());
-        s.low.push_back(t.gflops_low());
-        s.high.push_back(t.gflops_high());
-      };
-      add(as_is, p.by_order[i].first);
-      add(exchanged, p.by_order[i].second);
+      add(as_is, &p.by_order[i].first);
+      add(exchanged, &p.by_order[i].second);
     }
     if (!p.by_order.empty()) {
       plot.series.push_back(std::move(as_is));

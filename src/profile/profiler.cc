@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <set>
 
 #include "profile/bench_pass.h"
@@ -567,15 +566,6 @@ class Profiler {
 };
 
 }  // namespace
-
-std::string today() {
-  const std::time_t time = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&time, &utc);
-  char text[16] = "";
-  std::strftime(text, sizeof(text), "%Y-%m-%d", &utc);
-  return text;
-}
 
 Summary summary_of(std::vector<Nanos> samples) {
   if (samples.empty()) {

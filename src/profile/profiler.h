@@ -13,9 +13,6 @@
 
 namespace hetero {
 
-/// Of UTC, for ProfileIdentity::date: "2026-11-25".
-std::string today();
-
 /// A way to wait for a submission, as the executor waits in that sync mode.
 struct SyncMode {
   std::string name;  // "fast", "driver"
