@@ -3,12 +3,16 @@
 
   bench/peers/run.py                                          # installs what is missing (15 minutes), then runs
   bench/peers/run.py --engines hetero,llama --threads 2 --prompt 256 --rounds 3
+  bench/peers/run.py --rounds 2                               # the short form: 20 minutes on two cores
   bench/peers/run.py --llama-bench /path/to/llama-bench       # a build that is there already
 
 llama.cpp is built for this machine (-march=native) from the sources in the PyPI package llama-cpp-python and measured by
 its own llama-bench. OpenVINO GenAI comes from PyPI, into an environment of its own, and reads the same GGUF files. Each
 process is confined to as many cores as it has threads. In each round every engine runs every test once; prompts are drawn
 anew each time. The table has medians over rounds, and ratios of the same round: median (lowest to highest).
+
+First every engine reads every model with a tiny prompt; one that cannot is named and left out for it. Tables of what is
+there so far are printed after each round, and --json is written then; Ctrl-C ends with the last of them.
 
 MNN is left out: its wheel (3.6.1) has the LLM engine, but nothing that reads or converts GGUF files.
 """
@@ -31,11 +35,26 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+class Failed(Exception):
+    pass
+
+
 def call(*command, **options):
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    except OSError as error:
+        raise Failed(f'{shlex.join(command)}: {error}')
     if done.returncode != 0:
-        sys.exit(f"run.py: error: {shlex.join(command)}: exit {done.returncode}:\n{done.stderr[-2000:]}")
+        raise Failed(f'{shlex.join(command)}: exit {done.returncode}:\n{done.stderr[-2000:]}')
     return done.stdout
+
+
+def numbers_of(command, output):
+    """The JSON that an engine printed."""
+    try:
+        return json.loads(output)
+    except ValueError:
+        raise Failed(f'{command}: expected JSON, found {output[-200:]!r}')
 
 
 def environment(folder, *packages):
@@ -80,9 +99,10 @@ class Hetero:
         self.model, self.threads = model, threads
 
     def measure(self, prompts, decode, depth):
-        rows = json.loads(call(self.binary, 'bench', '-m', self.model, '-p', ','.join(map(str, prompts or [0])), '-n',
-                               str(decode), '-d', str(depth), '-r', '1', '--threads', str(self.threads), '--json',
-                               *self.extra, preexec_fn=on_cores(self.threads)))
+        rows = numbers_of('hetero bench', call(
+            self.binary, 'bench', '-m', self.model, '-p', ','.join(map(str, prompts or [0])), '-n', str(decode), '-d',
+            str(depth), '-r', '1', '--threads', str(self.threads), '--json', *self.extra,
+            preexec_fn=on_cores(self.threads)))
         return {row['test']: row['avg_ts'] for row in rows}
 
     def stop(self):
@@ -93,9 +113,9 @@ class Llama(Hetero):
     name = 'llama.cpp'
 
     def measure(self, prompts, decode, depth):
-        rows = json.loads(call(self.binary, '-m', self.model, '-p', ','.join(map(str, prompts or [0])), '-n',
-                               str(decode), '-d', str(depth), '-r', '1', '-t', str(self.threads), '-ngl', '0', '-o',
-                               'json', preexec_fn=on_cores(self.threads)))
+        rows = numbers_of('llama-bench', call(
+            self.binary, '-m', self.model, '-p', ','.join(map(str, prompts or [0])), '-n', str(decode), '-d', str(depth),
+            '-r', '1', '-t', str(self.threads), '-ngl', '0', '-o', 'json', preexec_fn=on_cores(self.threads)))
         return {test_name(row['n_prompt'], row['n_gen'], row.get('n_depth', 0)): row['avg_ts'] for row in rows}
 
 
@@ -104,6 +124,7 @@ class GenAi:
 
     def __init__(self, python):
         self.python = python
+        self.process = None
 
     def start(self, model, threads):
         self.process = subprocess.Popen([self.python, f'{HERE}/genai_worker.py', model, str(threads)], text=True,
@@ -114,7 +135,7 @@ class GenAi:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            sys.exit('run.py: error: genai_worker.py ended unexpectedly')
+            raise Failed(f'genai_worker.py ended with exit {self.process.wait()}')
         return json.loads(line)
 
     def ask(self, prompt, decode):
@@ -128,8 +149,14 @@ class GenAi:
         return speeds
 
     def stop(self):
-        self.process.stdin.close()
-        self.process.wait()
+        if self.process is None:
+            return
+        try:
+            self.process.stdin.close()
+            self.process.wait(10)
+        except (OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
 
 
 def test_name(prompt, decode, depth):
@@ -137,21 +164,45 @@ def test_name(prompt, decode, depth):
     return f'{name} @ d{depth}' if depth > 0 else name
 
 
-def compare(model, threads, engines, args):
-    """Rows {test, engine: [speed of each round]}."""
-    speeds = {}
+def able(model, threads, engines):
+    """Those of the engines that can read the model and answer a tiny prompt."""
+    able = []
     for engine in engines:
-        engine.start(model, threads)
-    for round_number in range(args.rounds):
+        try:
+            engine.start(model, threads)
+            try:
+                engine.measure([16], 2, 0)
+            finally:
+                engine.stop()
+            able.append(engine)
+        except (Failed, OSError) as error:
+            say(f'run.py: {engine.name} is left out for {os.path.basename(model)}: {error}')
+    return able
+
+
+def compare(model, threads, engines, args, speeds):
+    """Adds to speeds {test: {engine: [speed of each round]}}, and yields after each round. An engine that fails
+    meanwhile has no speeds in that round."""
+    try:
         for engine in engines:
-            say(f'{os.path.basename(model)}, {threads} threads, round {round_number + 1} of {args.rounds}: {engine.name}')
-            for depth in args.depth:
-                found = engine.measure(args.prompt if depth == 0 else [], args.decode, depth)
-                for test, speed in found.items():
-                    speeds.setdefault(test, {}).setdefault(engine.name, []).append(speed)
-    for engine in engines:
-        engine.stop()
-    return speeds
+            engine.start(model, threads)
+        for round_number in range(args.rounds):
+            for engine in engines:
+                say(f'{os.path.basename(model)}, {threads} threads, round {round_number + 1} of {args.rounds}: '
+                    f'{engine.name}')
+                for depth in args.depth:
+                    try:
+                        found = engine.measure(args.prompt if depth == 0 else [], args.decode, depth)
+                    except (Failed, OSError) as error:
+                        say(f'run.py: {engine.name} failed: {error}')
+                        found = {}
+                    for test, speed in found.items():
+                        rounds = speeds.setdefault(test, {}).setdefault(engine.name, {})
+                        rounds[round_number] = speed
+            yield
+    finally:
+        for engine in engines:
+            engine.stop()
 
 
 def spread(values):
@@ -164,8 +215,12 @@ def print_table(speeds, engines):
     print('| test | ' + ' | '.join(f'{n}, tok/s' for n in names) + ' | ' + ' | '.join(f'over {n}' for n in others) + ' |')
     print('| --- |' + ' ---: |' * (len(names) + len(others)))
     for test, found in speeds.items():
-        ratios = [spread([a / b for a, b in zip(found[names[0]], found[n])]) for n in others]
-        print(f'| {test} | ' + ' | '.join([f'{statistics.median(found[n]):.1f}' for n in names] + ratios) + ' |')
+        cells = [f'{statistics.median(found[n].values()):.1f}' if n in found else '-' for n in names]
+        for n in others:
+            pairs = [found[names[0]][r] / found[n][r] for r in found.get(n, {}) if r in found.get(names[0], {})]
+            cells.append(spread(pairs) if pairs else '-')
+        print(f'| {test} | ' + ' | '.join(cells) + ' |')
+    sys.stdout.flush()
 
 
 def processor_name():
@@ -219,16 +274,34 @@ def main():
     print(f'{processor_name()}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}, {args.rounds} rounds; '
           f'{LLAMA_CPP_PYTHON}, {GENAI}; command: {shlex.join(sys.argv)}')
     everything = []
-    for model in models:
-        for threads in args.threads:
-            speeds = compare(model, threads, engines, args)
-            everything.append({'model': os.path.basename(model), 'threads': threads, 'speeds': speeds})
-            print(f"\n{os.path.basename(model)}, {threads} thread{'s' if threads > 1 else ''}:\n")
-            print_table(speeds, engines)
-            sys.stdout.flush()
-    if args.json:
-        with open(args.json, 'w') as f:
+    try:
+        for model in models:
+            ready = able(model, args.threads[0], engines)
+            if not ready:
+                continue
+            for threads in args.threads:
+                speeds = {}
+                everything.append({'model': os.path.basename(model), 'threads': threads, 'speeds': speeds})
+                rounds = 0
+                for _ in compare(model, threads, ready, args, speeds):
+                    rounds += 1
+                    print(f"\n{os.path.basename(model)}, {threads} thread{'s' if threads > 1 else ''}, "
+                          f"{rounds} of {args.rounds} rounds:\n")
+                    print_table(speeds, ready)
+                    write_json(args.json, everything)
+    except KeyboardInterrupt:
+        write_json(args.json, everything)
+        say('run.py: stopped; the tables above are what there is')
+        sys.exit(130)
+
+
+def write_json(path, everything):
+    if path:
+        with open(path, 'w') as f:
             json.dump(everything, f, indent=1)
 
 
-main()
+try:
+    main()
+except Failed as error:
+    sys.exit(f'run.py: error: {error}')

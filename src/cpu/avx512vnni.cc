@@ -57,6 +57,7 @@ struct I {
   HETERO_KERNEL Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   HETERO_KERNEL void settle(Ints& a) { asm("" : "+v"(a)); }
+  HETERO_KERNEL void settle_memory() {}
   HETERO_KERNEL Floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
   HETERO_KERNEL void store_ints(std::byte* p, Ints a) { _mm512_storeu_si512(p, a); }
   HETERO_KERNEL void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }

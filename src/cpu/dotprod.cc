@@ -57,6 +57,7 @@ struct I {
   HETERO_KERNEL Floats mul(Floats a, Floats b) { return vmulq_f32(a, b); }
   HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
   HETERO_KERNEL void settle(Ints& a) { asm("" : "+w"(a)); }
+  HETERO_KERNEL void settle_memory() {}
   HETERO_KERNEL Floats load_floats(const float* p) { return vld1q_f32(p); }
   HETERO_KERNEL void store_ints(std::byte* p, Ints a) { vst1q_s32(reinterpret_cast<int32_t*>(p), a); }
   HETERO_KERNEL void store(float* p, Floats a) { vst1q_f32(p, a); }

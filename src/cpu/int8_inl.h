@@ -13,6 +13,8 @@
 //     kSignedZero added; sums are one number a lane
 //   settle(Ints&): makes the compiler compute it here, not where it is used first (GCC would postpone
 //     sums and keep their terms in memory)
+//   settle_memory(): keeps `acc` of multiply_decoded in memory, where the compiler would move it between
+//     registers and the stack
 
 using Ints = I::Ints;
 using Floats = I::Floats;
@@ -270,6 +272,7 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
           }
         }
       }
+      I::settle_memory();
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
@@ -279,6 +282,7 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
                                     I::load_floats(offset + v * kLanes), blocks[i], h));
         }
       }
+      I::settle_memory();
       scale += kPanelRows;
     }
     numbers += 32 * kPanelRows;
@@ -310,6 +314,7 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
   const int64_t panel_bytes = row_blocks / P::kBlocks * kSuperBytes<P>;
   const int64_t parts = (row_blocks + kDecodedBlocks - 1) / kDecodedBlocks;
   const int64_t each = ((row_blocks + parts - 1) / parts + P::kBlocks - 1) / P::kBlocks * P::kBlocks;
+  const int64_t chunk = each / P::kBlocks * kSuperBytes<P>;
   DecodedPanel decoded;
   alignas(64) float acc[kGroup][kDecodedRows * kPanelRows];
   for (int64_t first = 0; first < rows; first += kDecodedRows) {
@@ -322,9 +327,17 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
       }
       for (int64_t block = 0; block < row_blocks; block += each) {
         const int64_t count = min_of(each, row_blocks - block);
+        const int64_t offset = block / P::kBlocks * kSuperBytes<P>;
         for (int64_t p = 0; p < panels; ++p) {
-          decode_blocks_of<P>(group + p * panel_bytes + block / P::kBlocks * kSuperBytes<P>, count, decoded);
+          decode_blocks_of<P>(group + p * panel_bytes + offset, count, decoded);
+          // What is decoded next comes from far: the next panel, or the group's further columns.
+          const std::byte* next = p + 1 < panels ? group + (p + 1) * panel_bytes + offset
+                                  : block + each < row_blocks ? group + offset + chunk
+                                                              : group + panels * panel_bytes;
           for (int64_t i = 0; i < some; i += x.tile) {
+            for (int64_t line = i * chunk / some / 64 * 64; line < (i + x.tile) * chunk / some; line += 64) {
+              V::prefetch(next + line);
+            }
             const int64_t at = (first + i) * row_blocks + block * x.tile;
             multiply_decoded_rows<P>(min_of(x.tile, some - i), decoded, count, x.tile, x.q + 32 * at,
                                      x.blocks + at, acc[p] + i * kPanelRows);

@@ -92,6 +92,7 @@ struct I {
     return each([&](int l) { return a.lanes[l] * b.lanes[l] + c.lanes[l]; });
   }
   HETERO_KERNEL void settle(Ints&) {}
+  HETERO_KERNEL void settle_memory() {}
   HETERO_KERNEL Floats load_floats(const float* p) {
     return each([&](int l) { return p[l]; });
   }

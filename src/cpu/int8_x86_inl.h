@@ -83,6 +83,9 @@ struct I {
   HETERO_KERNEL void settle(Ints& a) {
     asm("" : "+x"(a));
   }
+  HETERO_KERNEL void settle_memory() {
+    asm volatile("" : : : "memory");
+  }
   HETERO_KERNEL Floats load_floats(const float* p) {
     return _mm256_loadu_ps(p);
   }

@@ -114,6 +114,9 @@ HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, 
       acc[r][i] = V::zero();
     }
   }
+  // The next R rows, which a prefetcher of the machine would find too late if rows are short; in long rows
+  // what is ahead in each.
+  const int64_t ahead = R * row_bytes <= 12 * 1024 ? R * row_bytes : 1024;
   for (int64_t at = 0; at < k; at += 32, w += B::kBytes) {
     Reg start[M];
     Reg sums[M];
@@ -131,7 +134,7 @@ HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, 
     }
     for (int r = 0; r < R; ++r) {
       const std::byte* block = w + r * row_bytes;
-      V::prefetch(block + 512);
+      V::prefetch(block + ahead);
       Reg q[kPieces];
       B::read(block, q);
       const Reg scale = B::scale(block);

@@ -186,9 +186,14 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
   for (int64_t first = 0; first < work.tokens; first += chunk) {
     const int64_t rows = std::min(chunk, work.tokens - first);
     const int64_t tile_count = ceil_div(rows, mr);
+    // Tiles of one depth lie together, since a stride of whole rows would put them all into a few sets of
+    // the second-level cache: [k / depth][tile][depth][mr].
     for_rows(pool, tile_count, mr * k, [&](int64_t tile, int) {
-      kernels.pack_tile(work.in[0].row<float>(first + tile * mr), work.in[0].stride,
-                        std::min(mr, rows - tile * mr), k, tiles + tile * mr * k);
+      for (int64_t at = 0; at < k; at += depth) {
+        const int64_t count = std::min(depth, k - at);
+        kernels.pack_tile(work.in[0].row<float>(first + tile * mr) + at, work.in[0].stride,
+                          std::min(mr, rows - tile * mr), count, tiles + (at * tile_count + tile * count) * mr);
+      }
     });
     // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
     // few panels for the threads: each part decodes its panels again.
@@ -211,8 +216,8 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
         for (int64_t p = unit / cuts * group; p < std::min(panel_count, (unit / cuts + 1) * group); ++p) {
           const Panel& source = e.panels[static_cast<size_t>(p)];
           kernels.pack_panel(source.weight, at, count, panel);
-          kernels.tiles(tiles + tile_begin * mr * k + at * mr, mr * k, panel, count, row_end - row_begin,
-                        source.weight.rows, at > 0,
+          kernels.tiles(tiles + (at * tile_count + tile_begin * count) * mr, mr * count, panel, count,
+                        row_end - row_begin, source.weight.rows, at > 0,
                         e.vector.empty() ? nullptr : e.vector.data() + source.out_begin,
                         work.out[0].row<float>(first + row_begin) + source.out_begin, work.out[0].stride);
         }
