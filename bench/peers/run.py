@@ -21,6 +21,7 @@ import datetime
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -212,7 +213,7 @@ def spread(values):
 def print_table(speeds, engines):
     names = [e.name for e in engines]
     others = names[1:]
-    print('| test | ' + ' | '.join(f'{n}, tok/s' for n in names) + ' | ' + ' | '.join(f'over {n}' for n in others) + ' |')
+    print('| ' + ' | '.join(['test'] + [f'{n}, tok/s' for n in names] + [f'over {n}' for n in others]) + ' |')
     print('| --- |' + ' ---: |' * (len(names) + len(others)))
     for test, found in speeds.items():
         cells = [f'{statistics.median(found[n].values()):.1f}' if n in found else '-' for n in names]
@@ -290,6 +291,7 @@ def main():
                     print_table(speeds, ready)
                     write_json(args.json, everything)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         write_json(args.json, everything)
         say('run.py: stopped; the tables above are what there is')
         sys.exit(130)
@@ -297,8 +299,9 @@ def main():
 
 def write_json(path, everything):
     if path:
-        with open(path, 'w') as f:
+        with open(f'{path}.new', 'w') as f:
             json.dump(everything, f, indent=1)
+        os.replace(f'{path}.new', path)
 
 
 try:

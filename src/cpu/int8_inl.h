@@ -331,7 +331,7 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         for (int64_t p = 0; p < panels; ++p) {
           decode_blocks_of<P>(group + p * panel_bytes + offset, count, decoded);
           // What is decoded next comes from far: the next panel, or the group's further columns.
-          const std::byte* next = p + 1 < panels ? group + (p + 1) * panel_bytes + offset
+          const std::byte* next = p + 1 < panels              ? group + (p + 1) * panel_bytes + offset
                                   : block + each < row_blocks ? group + offset + chunk
                                                               : group + panels * panel_bytes;
           for (int64_t i = 0; i < some; i += x.tile) {

@@ -192,7 +192,8 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
       for (int64_t at = 0; at < k; at += depth) {
         const int64_t count = std::min(depth, k - at);
         kernels.pack_tile(work.in[0].row<float>(first + tile * mr) + at, work.in[0].stride,
-                          std::min(mr, rows - tile * mr), count, tiles + (at * tile_count + tile * count) * mr);
+                          std::min(mr, rows - tile * mr), count,
+                          tiles + (at * tile_count + tile * count) * mr);
       }
     });
     // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
