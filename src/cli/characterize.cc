@@ -211,8 +211,10 @@ Result<Opened> open_real(const CharacterizeCommand& o, Progress& progress, Chara
       return processor.status().with_prefix(info.id);
     }
     out.processors.push_back(std::move(*processor));
+    // As an engine calls it (engine/planning.cc), so that --profile takes what --json holds.
     options.profiler.settings.push_back(
-        m.options.cpus.empty() ? "" : fmt::format("cpus {}", fmt::join(m.options.cpus, ",")));
+        (m.options.cpus.empty() ? "" : fmt::format("cpus {}; ", fmt::join(m.options.cpus, ","))) +
+        (m.options.int8_activations ? "q8" : "f32"));
     options.profiler.copies_weights.push_back(info.kind == "npu");
     if (info.stand_in) {
       progress.clear();

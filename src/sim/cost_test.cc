@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "graph/shapes.h"
+
 namespace hetero {
 namespace {
 
@@ -65,6 +67,32 @@ TEST_F(CostTest, WeightsAreAsLargeAsTheChipHoldsThem) {
 TEST_F(CostTest, CompilingTakesLongerForLargerGraphs) {
   EXPECT_LT(compile_ns(*npu_, 4096, 4096, 32), compile_ns(*npu_, 4096, 4096, 256));
   EXPECT_LT(compile_ns(*npu_, 4096, 4096, 32), compile_ns(*npu_, 14336, 4096, 32));
+}
+
+TEST_F(CostTest, MeasuredOperatorsCountBeforeTheFormulas) {
+  const Graph graph = graph_of_shape("smollm2-135m").value();
+  int square = -1;  // [576,576]
+  for (int op = 0; op < graph.head_begin && square < 0; ++op) {
+    const bool found = graph.op(op).is<Linear>() && graph.output_cols(op) == 576 &&
+                       graph.weight(graph.op(op).weights[0]).cols == 576;
+    square = found ? op : -1;
+  }
+  ASSERT_GE(square, 0);
+  SocProcessor p = *gpu_;
+  p.operators = {{"linear", 288, 576, {{1, 0, 60}, {64, 0, 300}}},
+                 {"linear", 576, 576, {{1, 0, 100}, {32, 0, 300}, {64, 0, 500}}},
+                 {"linear", 576, 1536, {{1, 0, 7}}}};
+  const auto us = [&](int64_t columns, int64_t tokens) {
+    return cost_of(soc_, p, graph, {square, 0, columns}, tokens, 0).compute_ns / 1e3;
+  };
+  EXPECT_NEAR(us(576, 1), 100.0, 1e-9);
+  EXPECT_NEAR(us(576, 48), 400.0, 1e-9);   // linear between measured rows
+  EXPECT_NEAR(us(576, 128), 900.0, 1e-9);  // and beyond
+  EXPECT_NEAR(us(288, 64), 300.0, 1e-9);
+  EXPECT_NEAR(us(432, 64), 400.0, 1e-9);  // and between measured columns
+  EXPECT_NEAR(us(144, 64), 150.0, 1e-9);  // narrower: in proportion
+  p.static_shapes = true;
+  EXPECT_NEAR(us(576, 33), 500.0, 1e-9);  // the next graph
 }
 
 TEST_F(CostTest, AMeasuredCurveIsFollowed) {

@@ -114,6 +114,17 @@ TEST(Soc, ErrorsNameThePlace) {
   EXPECT_THAT(error([](Json& j) { j["dram"] = 5; }), HasSubstr("dram.gbps"));
   EXPECT_THAT(error([](Json& j) { j["processors"][1]["curve"] = Json::array({1}); }),
               HasSubstr("curve[0].rows"));
+  EXPECT_THAT(error([](Json& j) {
+                j["processors"][2]["lengths"] = Json::array({32, 1});
+              }),
+              HasSubstr("npu0.lengths"));
+  EXPECT_THAT(error([](Json& j) { j["processors"][1]["operators"] = Json::parse(R"([{"op":"linear"}])"); }),
+              HasSubstr("gpu0.operators[0]"));
+  EXPECT_THAT(error([](Json& j) {
+                j["processors"][1]["operators"] =
+                    Json::parse(R"([{"op":"linear","out":8,"in":8,"times":[[1,0,-5]]}])");
+              }),
+              HasSubstr("[1,0,-5]"));
   EXPECT_THAT(error([](Json& j) { j = Json::array(); }), HasSubstr("object"));
   EXPECT_EQ(soc_json("no-such-chip").status().code(), Code::kNotFound);
   EXPECT_THAT(soc_json("no-such-chip").status().message(), HasSubstr("snapdragon-8-gen-3"));
