@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <set>
 
@@ -295,6 +294,8 @@ double contended_ns(const Profile& profile, const std::string& id, std::span<con
 Nanos compile_time(const ProfiledProcessor& processor, const Work& work, int64_t tokens) {
   const CompileTime* nearest = nullptr;
   double distance = 0.0;
+  // As logarithms would order them, which differ in their last bit from one C library to the next.
+  const auto apart = [](double a, double b) { return std::max(a / b, b / a); };
   const auto size = [](const Work& w) {
     return static_cast<double>(std::max<int64_t>(1, w.n)) * static_cast<double>(std::max<int64_t>(1, w.k));
   };
@@ -302,8 +303,8 @@ Nanos compile_time(const ProfiledProcessor& processor, const Work& work, int64_t
     if (c.work.kind != work.kind || c.work.dtype != work.dtype) {
       continue;
     }
-    const double d = std::abs(std::log(size(c.work) / size(work))) +
-                     std::abs(std::log(static_cast<double>(c.tokens) / static_cast<double>(tokens)));
+    const double d =
+        apart(size(c.work), size(work)) * apart(static_cast<double>(c.tokens), static_cast<double>(tokens));
     if (nearest == nullptr || d < distance) {
       nearest = &c;
       distance = d;
