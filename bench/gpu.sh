@@ -60,7 +60,7 @@ b=$(HETERO_OPENCL_INTERVALS=each HETERO_OPENCL_MATRICES=off ids)
 [ -n "$a" ] && [ "$a" = "$b" ] && echo "  same" || printf '  different:\n  %s\n  %s\n' "$a" "$b"
 
 step "decoding, by what is joined (HETERO_OPENCL_JOIN)"
-for join in none gated all; do
+for join in none gated all layers; do
   echo "  $join"
   HETERO_OPENCL_JOIN=$join run 4 128
 done

@@ -76,8 +76,8 @@ OpenClDevice describe(const OpenClApi& api, cl_platform_id platform, cl_device_i
   d.subgroups = has_word(extensions, "cl_khr_subgroups") || has_word(extensions, "cl_intel_subgroups");
 
   constexpr cl_device_info kNvidiaMajor = 0x4000;  // CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV
-  d.bfloat16_matrices =
-      has_word(extensions, "cl_nv_device_attribute_query") && number<cl_uint>(api, id, kNvidiaMajor) >= 8;
+  d.ptx = has_word(extensions, "cl_nv_device_attribute_query");
+  d.bfloat16_matrices = d.ptx && number<cl_uint>(api, id, kNvidiaMajor) >= 8;
 
   std::vector<std::string>& features = d.info.features;
   features.push_back(

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "opencl/opencl_kernels.h"
+#include "opencl/opencl_layers.h"
 #include "opencl/opencl_ops.h"
 
 namespace hetero {
@@ -25,10 +26,6 @@ constexpr int64_t kMaxParts = 64;
 // Joining parts takes about as long as these many steps.
 constexpr int64_t kUncutSteps = 3;
 constexpr int64_t kGroupsOfUnit = 4;  // work-groups that keep a compute unit busy
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 class AttentionExecutable : public OpenClExecutable {
  public:
@@ -204,6 +201,13 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
       tile_local_bytes(attention.head_dim) <= context.device.local_bytes) {
     HETERO_TRY(made->tile,
                block("attention-tile", opencl_kernels::attention_tile, kTileQueries, kTileLanes, ""));
+  }
+  if (context.layers != nullptr && f16 && attention.window == 0 && attention.cap == 0.0f &&
+      only_reader(graph, op.outputs[0]) != nullptr) {
+    HETERO_TRY(made->layer_part.kernel,
+               context.layers->kernel(context, attention.head_dim, attention.heads / attention.kv_heads));
+    made->layer_part.kind = LayerPart::Kind::kAttention;
+    made->layer_part.attention = attention;
   }
   // For one token, a block of just its query heads; for many, as large as pays.
   const auto few = std::clamp(group, kGpuFewQueries, kGpuQueries);

@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kExpertRows = 8;  // EXPERT_ROWS of experts.cl
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 class RouteExecutable : public OpenClExecutable {
  public:
   using OpenClExecutable::OpenClExecutable;

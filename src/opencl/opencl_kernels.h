@@ -14,6 +14,7 @@ extern const std::string_view linear_gpu;
 extern const std::string_view linear_gpu_tile;
 extern const std::string_view linear_gpu_wide;
 extern const std::string_view linear_gpu_matrix;
+extern const std::string_view layers_gpu;
 extern const std::string_view attention_cpu;
 extern const std::string_view attention_gpu;
 extern const std::string_view attention_split;

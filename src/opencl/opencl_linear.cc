@@ -28,10 +28,6 @@ constexpr int64_t kTunedTokens = 512;    // rows of x for which tiles are compar
 constexpr int64_t kCompared = 1 << 18;   // results that are looked at
 constexpr float kSameResults = 0x1p-7f;  // of the largest one; a wrong kernel is wrong by far more
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 std::string weight_define(const OpenClContext& context, DType dtype, bool planes) {
   return fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}{}", traits(dtype).name, context.shape.lanes,
                      planes ? " -DPLANES" : "");
@@ -575,6 +571,17 @@ Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, co
       HETERO_TRY(segment.bias, context.memory.constants(std::move(biases), op.name));
     }
     made->segments.push_back(std::move(segment));
+  }
+  const LinearExecutable::Segment& first = made->segments[0];
+  const DType dtype = graph.weight(op.weights[0]).dtype;
+  if (made->segments.size() == 1 && first.bias == nullptr && first.rows == graph.output_cols(slice.op) &&
+      first.rows % 16 == 0 && dtype == DType::kQ4_0 && in_planes(context, dtype, made->k) &&
+      only_reader(graph, op.outputs[0]) != nullptr) {
+    made->layer_part.kind = LayerPart::Kind::kProduct;
+    made->layer_part.weight = first.weight;
+    made->layer_part.weight_at = first.weight_bytes;
+    made->layer_part.rows = first.rows;
+    made->layer_part.cols = made->k;
   }
   return std::unique_ptr<OpenClExecutable>(std::move(made));
 }

@@ -18,10 +18,6 @@ constexpr int64_t kTurn = 256;       // TURN of elementwise.cl
 constexpr int64_t kGpuUnit = 8;      // UNIT of blocks.cl
 constexpr int64_t kNormLanes = 512;  // at most; with NORM_KEPT 16, rows of 8192 are read once
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 bool has_weight_kernels(DType dtype) {
   return dtype != DType::kI32;
 }
@@ -331,6 +327,14 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->cols = weight.cols;
     made->lanes = context.shape.norm_lanes;
     made->eps = norm->eps;
+    const bool sum_alone = !made->residual || only_reader(graph, op.outputs[1]) != nullptr;
+    if (context.layers != nullptr && reader != nullptr && reader->is<Linear>() && sum_alone) {
+      made->layer_part.kind = LayerPart::Kind::kNorm;
+      made->layer_part.weight = made->weight;
+      made->layer_part.cols = weight.cols;
+      made->layer_part.eps = norm->eps;
+      made->layer_part.residual = made->residual;
+    }
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   if (const auto* rope = op.as<Rope>()) {
@@ -344,6 +348,10 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
       HETERO_TRY(made->norms, context.memory.constants(std::move(norms), op.name));
     }
     made->cache_f16 = graph.value(op.outputs[1]).dtype == DType::kF16;
+    if (made->cache_f16 && made->norms == nullptr && only_reader(graph, op.outputs[0]) != nullptr) {
+      made->layer_part.kind = LayerPart::Kind::kRope;
+      made->layer_part.rope = *rope;
+    }
     made->lanes = lanes;
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
@@ -362,6 +370,11 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   HETERO_TRY(made->kernel, row_kernel(context, "gated"));
   made->activation = op.as<Gated>()->activation;
   made->cols = graph.output_cols(slice.op);
+  if (only_reader(graph, op.outputs[0]) != nullptr) {
+    made->layer_part.kind = LayerPart::Kind::kGated;
+    made->layer_part.cols = made->cols;
+    made->layer_part.gelu = made->activation == Activation::kGeluTanh;
+  }
   made->lanes = lanes;
   return std::unique_ptr<OpenClExecutable>(std::move(made));
 }

@@ -57,6 +57,8 @@ KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu);
 /// that all lanes of the device are at work.
 int64_t row_chunk(int64_t lanes, int64_t tokens);
 
+class LayerRunner;
+
 /// What executables are made of. Not thread-safe.
 struct OpenClContext {
   const OpenClApi& api;
@@ -66,7 +68,12 @@ struct OpenClContext {
   KernelMemory& memory;
   ProgramCache& programs;
   KernelTuner& tuner;
+  LayerRunner* layers = nullptr;  // nullptr: every operator has kernels of its own
 };
+
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 class OpenClExecutable;
 
@@ -75,23 +82,42 @@ struct HeldLaunch {
   const OpenClExecutable* executable = nullptr;
   int64_t tokens = 0;
   int64_t position = 0;
-  std::array<Binding, 2> inputs = {};
-  std::array<Binding, 2> outputs = {};
+  std::array<Binding, 3> inputs = {};
+  std::array<Binding, 3> outputs = {};
   size_t input_count = 0;
   size_t output_count = 0;
 
   HeldLaunch() = default;
-  /// The first two inputs and outputs, which is all that operators that are held have.
+  /// The first three inputs and outputs, which is all that operators that are held have.
   HeldLaunch(const OpenClExecutable& held, const Launch& launch);
   Launch launch() const {
     return {tokens, position, {inputs.data(), input_count}, {outputs.data(), output_count}};
   }
 };
 
+/// What the kernel of whole layers (opencl_layers.h) is to know of an executable that it can run: one whose
+/// results only one operator reads.
+struct LayerPart {
+  enum class Kind { kNone, kNorm, kProduct, kRope, kAttention, kGated };
+  Kind kind = Kind::kNone;
+  std::shared_ptr<OpenClBuffer> weight;  // of a norm (floats) or a product (Q4_0 in planes)
+  Bytes weight_at = 0;
+  int64_t rows = 0;  // of W
+  int64_t cols = 0;  // of W, and of what a norm or Gated makes
+  float eps = 0.0f;
+  bool residual = false;
+  bool gelu = false;
+  Rope rope;
+  Attention attention;
+  cl_kernel kernel = nullptr;  // of attention: the one of whole layers
+};
+
 class OpenClExecutable : public Executable {
  public:
   explicit OpenClExecutable(std::string name, int64_t max_tokens)
       : name_(std::move(name)), max_tokens_(max_tokens) {}
+
+  LayerPart layer_part;
 
   const std::string& name() const { return name_; }
   int64_t max_tokens() const { return max_tokens_; }

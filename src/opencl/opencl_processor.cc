@@ -123,7 +123,7 @@ Status OpenClProcessor::start() {
   }
   kernel_shape.half_tiles =
       !kernel_shape.cpu && device_.half && (arithmetic.empty() ? !device_.is_cpu : arithmetic == "f16");
-  HETERO_TRY(const std::string join, choice("HETERO_OPENCL_JOIN", {"none", "gated", "all"}));
+  HETERO_TRY(const std::string join, choice("HETERO_OPENCL_JOIN", {"none", "gated", "all", "layers"}));
   may_wait_ = may_wait_ && join != "none";
   kernel_shape.join_norms = join != "gated";
   traits_.joined = may_wait_ && !kernel_shape.cpu ? static_cast<int>(held_.size()) : 0;
@@ -135,6 +135,9 @@ Status OpenClProcessor::start() {
   } else if (matrices == "off") {
     kernel_shape.matrices.clear();
   }
+  const bool in_layers =
+      may_wait_ && !kernel_shape.cpu &&
+      (join == "layers" || (join.empty() && device_.bfloat16_matrices && matrices.empty()));
   MemoryMode mode = device_.svm_system                       ? MemoryMode::kSvm
                     : device_.host_unified || device_.is_cpu ? MemoryMode::kHost
                                                              : MemoryMode::kCopy;
@@ -146,9 +149,13 @@ Status OpenClProcessor::start() {
   }
   const auto use = [&](MemoryMode with) -> Status {
     kernels_.reset();
+    layers_.reset();
     memory_ = std::make_unique<KernelMemory>(api_, device_, context_.get(), queue_.get(), with);
-    kernels_ = std::make_unique<OpenClContext>(
-        OpenClContext{api_, device_, kernel_shape, queue_.get(), *memory_, *programs_, *tuner_});
+    layers_ = in_layers && with == MemoryMode::kCopy
+                  ? std::make_unique<LayerRunner>(api_, device_, queue_.get(), *memory_)
+                  : nullptr;
+    kernels_ = std::make_unique<OpenClContext>(OpenClContext{api_, device_, kernel_shape, queue_.get(),
+                                                             *memory_, *programs_, *tuner_, layers_.get()});
     traits_.coherent = with != MemoryMode::kCopy;
     traits_.copies_weights = with == MemoryMode::kCopy;
     traits_.joined = traits_.coherent ? 0 : traits_.joined;  // no weights in planes
@@ -255,39 +262,82 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
   const auto failed = [&](const Status& status) {
     return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
   };
-  const std::span<const HeldLaunch> held(held_.data(), held_count_);
-  const bool takes = held_count_ > 0 && ours.takes(held, launch);
-  if (held_count_ > 0 && !takes) {
-    if (const Status status = enqueue_held(); !status.ok()) {
-      return timeline_.poison(status);
+  if (layers_ != nullptr) {
+    Status status;
+    if (!layers_->empty() && !layers_->takes(ours, launch)) {
+      status = enqueue_layers(queue);
     }
-  }
-  if (may_wait_ && held_count_ < held_.size() && ours.may_wait(launch)) {
-    held_[held_count_++] = HeldLaunch(ours, launch);
-    holds_ = true;
-  } else {
-    ++enqueued_;
-    const Status status = ours.enqueue_with(queue, takes ? held : std::span<const HeldLaunch>(), launch);
-    held_count_ = 0;
-    holds_ = false;
+    if (status.ok() && layers_->takes(ours, launch)) {
+      status = enqueue_waiting(queue);
+      layers_->hold(ours, launch);
+      holds_ = true;
+      if (status.ok() && layers_->full()) {
+        status = enqueue_layers(queue);
+      }
+    } else if (status.ok()) {
+      status = enqueue(queue, ours, launch);
+    }
     if (!status.ok()) {
       return failed(status);
     }
+  } else if (const Status status = enqueue(queue, ours, launch); !status.ok()) {
+    return failed(status);
   }
   return Fence{&timeline_, timeline_.add(std::move(queue.first), std::move(queue.last), ours.name())};
 }
 
-Status OpenClProcessor::enqueue_held() {
+Status OpenClProcessor::enqueue(KernelQueue& queue, const OpenClExecutable& executable,
+                                const Launch& launch) {
+  const std::span<const HeldLaunch> held(held_.data(), held_count_);
+  const bool takes = held_count_ > 0 && executable.takes(held, launch);
+  if (!takes) {
+    HETERO_RETURN_IF_ERROR(enqueue_waiting(queue));
+  }
+  if (may_wait_ && held_count_ < held_.size() && executable.may_wait(launch)) {
+    held_[held_count_++] = HeldLaunch(executable, launch);
+    holds_ = true;
+    return {};
+  }
+  ++enqueued_;
+  const Status status = executable.enqueue_with(queue, takes ? held : std::span<const HeldLaunch>(), launch);
+  held_count_ = 0;
+  holds_ = false;
+  return status;
+}
+
+Status OpenClProcessor::enqueue_layers(KernelQueue& queue) {
+  const int64_t before = layers_->layers_run();
+  HETERO_TRY(const std::vector<HeldLaunch> rest, layers_->enqueue(queue));
+  enqueued_ += layers_->layers_run() > before ? 1 : 0;
+  holds_ = false;
+  for (const HeldLaunch& launch : rest) {
+    HETERO_RETURN_IF_ERROR(enqueue(queue, *launch.executable, launch.launch()));
+  }
+  return {};
+}
+
+Status OpenClProcessor::enqueue_waiting(KernelQueue& queue) {
   if (held_count_ == 0) {
     return {};
   }
   ++enqueued_;
   const HeldLaunch& last = held_[held_count_ - 1];
-  KernelQueue queue{api_, queue_.get(), Events::kNone, {}, {}};
   const Status status = last.executable->enqueue_with(queue, {held_.data(), held_count_ - 1}, last.launch());
   held_count_ = 0;
   holds_ = false;
-  return status.with_prefix(fmt::format("{}: {}", device_.info.name, last.executable->name()));
+  return status.with_prefix(last.executable->name());
+}
+
+Status OpenClProcessor::enqueue_held() {
+  KernelQueue queue{api_, queue_.get(), Events::kNone, {}, {}};
+  Status status;
+  if (layers_ != nullptr && !layers_->empty()) {
+    status = enqueue_layers(queue);
+  }
+  if (status.ok()) {
+    status = enqueue_waiting(queue);
+  }
+  return status.with_prefix(device_.info.name);
 }
 
 void OpenClProcessor::flush() {

@@ -10,8 +10,11 @@
 //                                       a tile or a matrix one, for types that have both
 //   HETERO_OPENCL_ARITHMETIC=f32|f16    of products with many rows in kernels for GPUs; by default f16
 //                                       on GPUs that have it
-//   HETERO_OPENCL_JOIN=none|gated|all   which submissions of one token become one kernel: products with
-//                                       the SwiGLU after them, or also with the norm before
+//   HETERO_OPENCL_JOIN=none|gated|all|layers
+//                                       which submissions of one token become one kernel: products with
+//                                       the SwiGLU after them, or also with the norm before, or also
+//                                       whole layers (opencl_layers.h); by default the last where there
+//                                       are units for matrices, otherwise all
 //   HETERO_OPENCL_MATRICES=emulate|off  without the units that linear_gpu_matrix.cl wants
 //   HETERO_OPENCL_INTERVALS=each|batch  intervals of submissions, or of all up to a flush (see
 //                                       OpenClTimeline::mark_batches)
@@ -25,6 +28,7 @@
 
 #include "opencl/device.h"
 #include "opencl/kernel_memory.h"
+#include "opencl/opencl_layers.h"
 #include "opencl/opencl_ops.h"
 #include "opencl/opencl_timeline.h"
 #include "opencl/program_cache.h"
@@ -58,6 +62,8 @@ class OpenClProcessor : public Processor {
   int programs_loaded() const { return programs_->loaded(); }
   /// Submissions that led to kernels of their own, since open().
   int64_t enqueued() const { return enqueued_; }
+  /// Layers that were run as parts of one kernel, since open().
+  int64_t layers_run() const { return layers_ ? layers_->layers_run() : 0; }
   MemoryMode memory_mode() const { return memory_->mode(); }
 
  private:
@@ -68,7 +74,12 @@ class OpenClProcessor : public Processor {
   /// the difference of their clocks.
   Status probe();
   Status warm_up(const OpenClExecutable& executable);
-  /// Enqueues the launches that wait for the next one.
+  /// Enqueues one launch, or has it wait for the next one.
+  Status enqueue(KernelQueue& queue, const OpenClExecutable& executable, const Launch& launch);
+  /// Enqueues the layers that are held, and what was begun of one.
+  Status enqueue_layers(KernelQueue& queue);
+  /// Enqueues the launches that wait for the next one: those in held_, or the layers as well.
+  Status enqueue_waiting(KernelQueue& queue);
   Status enqueue_held();
   Result<Fence> transfer(Buffer& buffer, const Region& region, bool upload);
 
@@ -85,6 +96,7 @@ class OpenClProcessor : public Processor {
   std::unique_ptr<KernelMemory> memory_;
   std::unique_ptr<ProgramCache> programs_;
   std::unique_ptr<KernelTuner> tuner_;
+  std::unique_ptr<LayerRunner> layers_;  // nullptr: layers are not run in one kernel
   std::unique_ptr<OpenClContext> kernels_;
   /// Launches that wait for the next one (see OpenClExecutable::may_wait): a RmsNorm, a Linear or both.
   /// They have tickets, but no events: batches have none but their first and last.

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -294,6 +295,192 @@ TEST_F(OpenCl, NormProductAndGatedAreOneKernelWhereNobodyWaitsBetween) {
       EXPECT_NEAR(apart[i], together[i], 1e-5f * largest) << i << " " << c.wait_after;
     }
   }
+}
+
+/// A few layers of a Llama as LayerRunner takes them, with weights of Q4_0 and caches in F16, and a last
+/// norm.
+struct SmallLlama {
+  static constexpr int64_t kWidth = 256, kFfn = 512, kHeadDim = 64, kContext = 1024;
+  static constexpr int kHeads = 4, kKvHeads = 2;
+  static constexpr Bytes kPlace = 8192;
+  Graph graph;
+  std::vector<std::vector<std::byte>> blocks;
+  std::vector<float> norm = std::vector<float>(kWidth);
+  std::vector<std::unique_ptr<Executable>> executables;
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  PageMemory memory;
+  std::vector<Bytes> places;
+  ValueId x = 0, last = 0;
+  std::vector<ValueId> caches;
+
+  ValueId value(const std::string& name, int64_t cols, Rows rows = Rows::kTokens, DType dtype = DType::kF32) {
+    graph.values.push_back({name, rows, cols, dtype});
+    return static_cast<ValueId>(graph.values.size()) - 1;
+  }
+  WeightId weight(int64_t rows, int64_t cols) {
+    blocks.emplace_back(static_cast<size_t>(rows * row_bytes(DType::kQ4_0, cols)));
+    std::minstd_rand random(static_cast<unsigned>(blocks.size()));
+    for (size_t i = 0; i < blocks.back().size(); ++i) {
+      const size_t at = i % 18;  // a scale of 2^-6 or -2^-6, then numbers
+      const auto r = static_cast<unsigned>(random() >> 8);
+      blocks.back()[i] = static_cast<std::byte>(at == 0 ? 0 : at == 1 ? 0x24 | (r & 0x80) : r & 0xff);
+    }
+    graph.weights.push_back(
+        {"w" + std::to_string(blocks.size()), DType::kQ4_0, rows, cols, blocks.back().data()});
+    return static_cast<WeightId>(graph.weights.size()) - 1;
+  }
+  void add(const std::string& name, OpParams params, std::vector<ValueId> in, std::vector<ValueId> out,
+           std::vector<WeightId> weights = {}) {
+    graph.ops.push_back({name, 0, std::move(params), std::move(in), std::move(out), std::move(weights), {}});
+  }
+
+  SmallLlama(Processor& processor, int layers, RopePairs pairs) {
+    for (size_t i = 0; i < norm.size(); ++i) {
+      norm[i] = 0.5f + static_cast<float>(i % 7) * 0.25f;
+    }
+    blocks.reserve(64);
+    graph.weights.push_back(
+        {"norm", DType::kF32, 1, kWidth, reinterpret_cast<const std::byte*>(norm.data())});
+    RopeTable angles;
+    for (int64_t i = 0; i < kHeadDim / 2; ++i) {
+      angles.inv_freq.push_back(std::pow(10000.0, -2.0 * static_cast<double>(i) / kHeadDim));
+    }
+    x = value("x", kWidth);
+    const ValueId table = value("table", kHeadDim);
+    add("table", angles, {}, {table});
+    ValueId sum = x, y = -1;
+    for (int l = 0; l <= layers; ++l) {
+      const bool residual = y >= 0;
+      const ValueId h = value("h", kWidth);
+      const ValueId s = residual ? value("s", kWidth) : sum;
+      add("norm", RmsNorm{1e-5f}, residual ? std::vector<ValueId>{sum, y} : std::vector<ValueId>{sum},
+          residual ? std::vector<ValueId>{h, s} : std::vector<ValueId>{h}, {0});
+      if (l == layers) {
+        last = h;
+        break;
+      }
+      const int64_t kv = kKvHeads * kHeadDim, q = kHeads * kHeadDim;
+      const ValueId qkv = value("qkv", q + 2 * kv), queries = value("q", q), a = value("a", q),
+                    o = value("o", kWidth);
+      caches.push_back(value("k", kv, Rows::kContext, DType::kF16));
+      caches.push_back(value("v", kv, Rows::kContext, DType::kF16));
+      const ValueId k = caches[caches.size() - 2], v = caches.back();
+      const ValueId h2 = value("h2", kWidth), s2 = value("s2", kWidth), both = value("both", 2 * kFfn);
+      const ValueId gated = value("gated", kFfn), down = value("down", kWidth);
+      add("qkv", Linear{}, {h}, {qkv}, {weight(q + 2 * kv, kWidth)});
+      add("rope", Rope{kHeads, kKvHeads, kHeadDim, kHeadDim, pairs, 0.0f}, {qkv, table}, {queries, k, v});
+      add("attention", Attention{kHeads, kKvHeads, kHeadDim, 0.125f, 0.0f, 0}, {queries, k, v}, {a});
+      add("o", Linear{}, {a}, {o}, {weight(kWidth, q)});
+      add("norm2", RmsNorm{1e-5f}, {s, o}, {h2, s2}, {0});
+      add("gate_up", Linear{}, {h2}, {both}, {weight(2 * kFfn, kWidth)});
+      add("gated", Gated{Activation::kSilu}, {both}, {gated});
+      add("down", Linear{}, {gated}, {down}, {weight(kWidth, kFfn)});
+      sum = s2, y = down;
+    }
+    graph.logits = last;
+    graph.head_begin = static_cast<int>(graph.ops.size());
+    Bytes size = 0;
+    for (const Value& v : graph.values) {
+      places.push_back(size);
+      size += v.rows == Rows::kContext ? kContext * v.cols * 2 : kPlace;
+    }
+    memory = PageMemory::allocate(size).value();
+    for (size_t i = 0; i < places.size(); ++i) {
+      const Bytes end = i + 1 < places.size() ? places[i + 1] : size;
+      buffers.push_back(processor.import(memory.data() + places[i], end - places[i]).value());
+    }
+    for (int op = 0; op < static_cast<int>(graph.ops.size()); ++op) {
+      executables.push_back(processor.compile(graph, {op, 0, graph.output_cols(op)}, 1).value());
+    }
+    for (const ValueId id : caches) {
+      auto* halves = reinterpret_cast<uint16_t*>(memory.data() + places[static_cast<size_t>(id)]);
+      std::minstd_rand random(static_cast<unsigned>(id));
+      for (int64_t i = 0; i < kContext * kKvHeads * kHeadDim; ++i) {
+        const auto r = static_cast<unsigned>(random() >> 8);
+        halves[i] = static_cast<uint16_t>(0x3000u + (r & 0x87ffu));  // 0.125 to 0.5, of both signs
+      }
+      EXPECT_TRUE(move(processor, id, true));
+    }
+  }
+  bool move(Processor& processor, ValueId id, bool up) {
+    Buffer& buffer = *buffers[static_cast<size_t>(id)];
+    const Value& v = graph.value(id);
+    const Bytes bytes = v.rows == Rows::kContext ? kContext * v.cols * 2 : v.cols * 4;
+    const Region all{0, bytes, bytes, 1};
+    return (up ? processor.upload(buffer, all) : processor.download(buffer, all)).value().wait().ok();
+  }
+  /// The last norm of a token there. wait_after: the operator behind which to wait; -1: none.
+  std::vector<float> token(Processor& processor, int64_t position, int wait_after = -1) {
+    auto* in = reinterpret_cast<float*>(memory.data() + places[static_cast<size_t>(x)]);
+    for (int64_t i = 0; i < kWidth; ++i) {
+      in[i] = static_cast<float>((i * 31 + position) % 17) * 0.1f - 0.8f;
+    }
+    EXPECT_TRUE(move(processor, x, true));
+    Fence fence;
+    for (size_t op = 0; op < graph.ops.size(); ++op) {
+      std::vector<Binding> in_b, out_b;
+      for (const ValueId id : graph.ops[op].inputs) {
+        in_b.push_back({buffers[static_cast<size_t>(id)].get(), 0, graph.value(id).cols});
+      }
+      for (const ValueId id : graph.ops[op].outputs) {
+        out_b.push_back({buffers[static_cast<size_t>(id)].get(), 0, graph.value(id).cols});
+      }
+      fence = processor.submit(*executables[op], {1, position, in_b, out_b}).value();
+      if (static_cast<int>(op) == wait_after) {
+        EXPECT_TRUE(fence.wait().ok());
+      }
+    }
+    processor.flush();
+    EXPECT_TRUE(fence.wait().ok());
+    EXPECT_TRUE(move(processor, last, false));
+    const auto* out = reinterpret_cast<const float*>(memory.data() + places[static_cast<size_t>(last)]);
+    return {out, out + kWidth};
+  }
+};
+
+TEST_F(OpenCl, LayersAreOneKernelAndComputeTheSame) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const ScopedEnv intervals("HETERO_OPENCL_INTERVALS", "batch");
+  const auto open_with = [&](const char* join) {
+    const ScopedEnv env("HETERO_OPENCL_JOIN", join);
+    return open();
+  };
+  const auto apart = open_with("none");
+  const auto together = open_with("layers");
+  ASSERT_TRUE(apart != nullptr && together != nullptr);
+  constexpr int kLayers = 6;  // more than one kernel takes
+  for (const RopePairs pairs : {RopePairs::kAdjacent, RopePairs::kHalves}) {
+    SmallLlama expected(*apart, kLayers, pairs);
+    SmallLlama found(*together, kLayers, pairs);
+    struct Case {
+      int64_t position;
+      int wait_after;
+      int layers;  // run as parts of a kernel of layers
+    };
+    // The first token; with a few keys; with more than a part's; in parts; with a wait within a layer,
+    // behind a layer, and behind the first operator.
+    for (const Case c : {Case{0, -1, 6}, Case{5, -1, 6}, Case{200, -1, 6}, Case{1000, -1, 6},
+                         Case{1001, 22, 5}, Case{1002, 18, 6}, Case{1003, 1, 5}}) {
+      if (pairs == RopePairs::kHalves && c.position > 5) {
+        break;
+      }
+      const int64_t before = together->layers_run();
+      const std::vector<float> a = expected.token(*apart, c.position, c.wait_after);
+      const std::vector<float> b = found.token(*together, c.position, c.wait_after);
+      EXPECT_EQ(together->layers_run() - before, c.layers) << c.position;
+      float largest = 0.0f;
+      for (const float v : a) {
+        largest = std::max(largest, std::abs(v));
+      }
+      EXPECT_GT(largest, 0.1f);
+      for (size_t i = 0; i < a.size(); ++i) {
+        // Two ways to round: in places caches differ by a unit of F16.
+        ASSERT_NEAR(a[i], b[i], 2e-3f * largest) << c.position << " " << i;
+      }
+    }
+  }
+  EXPECT_EQ(apart->layers_run(), 0);
 }
 
 TEST_F(OpenCl, MalformedVariantIsNamed) {

@@ -1,0 +1,246 @@
+#include "opencl/opencl_layers.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "opencl/opencl_kernels.h"
+
+namespace hetero {
+namespace {
+
+using Kind = LayerPart::Kind;
+
+/// The submissions of one layer, in order.
+enum Step : size_t { kNorm, kQkv, kRope, kAttend, kO, kMiddle, kGateUp, kGated, kDown, kSteps };
+constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, Kind::kRope,
+                                             Kind::kAttention, Kind::kProduct, Kind::kNorm,
+                                             Kind::kProduct,   Kind::kGated,   Kind::kProduct};
+
+// Of layers_gpu.cl.
+constexpr int64_t kMaxLayers = 4;  // of one kernel
+constexpr int64_t kMatrixLanes = 512;
+constexpr int64_t kEmulatedLanes = 128;
+constexpr Bytes kSyncBytes = 4096;
+constexpr size_t kSyncLost = 32;
+constexpr int64_t kBarriers = 5;  // of a layer
+constexpr int64_t kTriedBarriers = 256;
+constexpr int64_t kTry = 2;  // as `tokens`
+
+// Keys of one part of attention, at least, and how many parts there may be.
+constexpr int64_t kPartKeys = 64;
+constexpr int64_t kMaxParts = 64;
+
+bool same(const Binding& a, const Binding& b) {
+  return a.buffer == b.buffer && a.offset == b.offset;
+}
+
+const LayerPart& part(const HeldLaunch& launch) {
+  return launch.executable->layer_part;
+}
+
+/// Whether `next` follows the launches `layer` of the same layer; `before`: those of the layer before, or
+/// nullptr.
+bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const HeldLaunch* before) {
+  const auto reads = [&](size_t input, size_t of, size_t output) {
+    return same(next.inputs[input], layer[of].outputs[output]);
+  };
+  const LayerPart& p = part(next);
+  switch (step) {
+    case kNorm:
+      if (before == nullptr) {
+        return true;
+      }
+      return p.residual && p.eps == part(before[kNorm]).eps && p.cols == part(before[kNorm]).cols &&
+             same(next.inputs[0], before[kMiddle].outputs[1]) &&
+             same(next.inputs[1], before[kDown].outputs[0]);
+    case kQkv:
+      return reads(0, kNorm, 0) && p.cols == part(layer[kNorm]).cols;
+    case kRope: {
+      const int64_t rows = (p.rope.heads + 2 * p.rope.kv_heads) * p.rope.head_dim;
+      return reads(0, kQkv, 0) && part(layer[kQkv]).rows == rows;
+    }
+    case kAttend: {
+      const Binding& k = next.inputs[1];
+      const Binding& v = next.inputs[2];
+      const auto aligned = [](const Binding& b) { return b.offset % 8 == 0 && b.stride % 8 == 0; };
+      return p.kernel != nullptr && reads(0, kRope, 0) && reads(1, kRope, 1) && reads(2, kRope, 2) &&
+             p.attention.heads == part(layer[kRope]).rope.heads && next.position == layer[kRope].position &&
+             aligned(k) && aligned(v) && k.stride == v.stride &&
+             (before == nullptr ||
+              (p.kernel == part(before[kAttend]).kernel &&
+               p.attention.scale == part(before[kAttend]).attention.scale &&
+               p.attention.kv_heads == part(before[kAttend]).attention.kv_heads &&
+               k.stride == before[kAttend].inputs[1].stride && next.position == before[kAttend].position &&
+               same(layer[kRope].inputs[1], before[kRope].inputs[1])));
+    }
+    case kO:
+      return reads(0, kAttend, 0) && p.rows == part(layer[kNorm]).cols &&
+             p.cols == part(layer[kAttend]).attention.heads * part(layer[kAttend]).attention.head_dim;
+    case kMiddle: {
+      const bool residual = part(layer[kNorm]).residual;
+      const Binding& sum = residual ? layer[kNorm].outputs[1] : layer[kNorm].inputs[0];
+      return p.residual && same(next.inputs[0], sum) && reads(1, kO, 0) &&
+             p.cols == part(layer[kNorm]).cols && (before == nullptr || p.eps == part(before[kMiddle]).eps);
+    }
+    case kGateUp:
+      return reads(0, kMiddle, 0) && p.cols == part(layer[kMiddle]).cols && p.rows % 32 == 0 &&
+             (before == nullptr || p.rows == part(before[kGateUp]).rows);
+    case kGated:
+      return reads(0, kGateUp, 0) && 2 * p.cols == part(layer[kGateUp]).rows &&
+             (before == nullptr || p.gelu == part(before[kGated]).gelu);
+    default:
+      return reads(0, kGated, 0) && p.cols == part(layer[kGated]).cols && p.rows == part(layer[kNorm]).cols;
+  }
+}
+
+}  // namespace
+
+bool LayerRunner::takes(const OpenClExecutable& executable, const Launch& launch) const {
+  const size_t step = held_.size() % kSteps;
+  const size_t begun = held_.size() - step;
+  if (launch.tokens != 1 || full() || executable.layer_part.kind != kKinds[step]) {
+    return false;
+  }
+  const HeldLaunch next(executable, launch);
+  return follows(held_.data() + begun, step, next, begun == 0 ? nullptr : held_.data() + begun - kSteps);
+}
+
+void LayerRunner::hold(const OpenClExecutable& executable, const Launch& launch) {
+  held_.emplace_back(executable, launch);
+}
+
+bool LayerRunner::full() const {
+  return held_.size() == static_cast<size_t>(kMaxLayers) * kSteps;
+}
+
+Result<std::vector<HeldLaunch>> LayerRunner::enqueue(KernelQueue& queue) {
+  const size_t layers = held_.size() / kSteps;
+  std::vector<HeldLaunch> rest(held_.begin() + static_cast<std::ptrdiff_t>(layers * kSteps), held_.end());
+  const Status status = layers == 0 ? Status() : enqueue_layers(queue, static_cast<int64_t>(layers));
+  held_.clear();
+  HETERO_RETURN_IF_ERROR(status);
+  return rest;
+}
+
+Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
+  const Attention& attention = part(held_[kAttend]).attention;
+  const int64_t width = part(held_[kNorm]).cols;
+  const int64_t ffn = part(held_[kGated]).cols;
+  const int64_t q_width = attention.heads * attention.head_dim;
+  const int64_t qkv_width = part(held_[kQkv]).rows;
+  // As the kernel divides it: qkv, sums, three x in three parts of two bytes, parts of attention.
+  const Bytes bytes = 4 * (qkv_width + width) + 6 * (width + q_width + ffn) +
+                      kMaxParts * attention.heads * (attention.head_dim + 2) * 4;
+  if (room_ == nullptr || room_->size() < bytes) {
+    HETERO_TRY(room_, memory_.allocate(bytes));
+  }
+  HETERO_RETURN_IF_ERROR(run(queue, part(held_[kAttend]).kernel, held_.data(), layers));
+  layers_run_ += layers;
+  return {};
+}
+
+Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const HeldLaunch* held, int64_t layers) {
+  KernelCall call(queue, kernel);
+  const bool trial = held == nullptr;
+  const auto bind = [&](const Binding& b) {
+    call.memory(*static_cast<const OpenClBuffer*>(b.buffer)).offset(b.offset);
+  };
+  const Binding nothing{sync_.get(), 0, 0};
+  const HeldLaunch* end = trial ? nullptr : held + (layers - 1) * static_cast<int64_t>(kSteps);
+  const bool residual = !trial && part(held[kNorm]).residual;
+  bind(trial ? nothing : held[kNorm].inputs[0]);
+  bind(trial ? nothing : held[kNorm].inputs[residual ? 1 : 0]);
+  call.number(residual ? 1 : 0);
+  bind(trial ? nothing : held[kRope].inputs[1]);
+  bind(trial ? nothing : end[kMiddle].outputs[1]);
+  bind(trial ? nothing : end[kDown].outputs[0]);
+  for (int64_t i = 0; i < kMaxLayers; ++i) {
+    // Layers that there are not are given the last one's memory: all arguments must be something.
+    const HeldLaunch* layer = trial ? nullptr : held + std::min(i, layers - 1) * static_cast<int64_t>(kSteps);
+    const auto norm = [&](Step step) { call.memory(trial ? *sync_ : *part(layer[step]).weight); };
+    const auto product = [&](Step step) {
+      norm(step);
+      call.offset(trial ? 0 : part(layer[step]).weight_at);
+    };
+    norm(kNorm);
+    product(kQkv);
+    bind(trial ? nothing : layer[kAttend].inputs[1]);
+    bind(trial ? nothing : layer[kAttend].inputs[2]);
+    product(kO);
+    norm(kMiddle);
+    product(kGateUp);
+    product(kDown);
+  }
+  call.memory(trial ? *sync_ : *room_).memory(*sync_).value(arrived_).number(layers);
+  const Rope rope = trial ? Rope() : part(held[kRope]).rope;
+  const Attention attention = trial ? Attention() : part(held[kAttend]).attention;
+  const int64_t position = trial ? 0 : held[kAttend].position;
+  const int64_t seen = position + 1;
+  const int64_t room = std::max<int64_t>(2, groups_ / std::max(1, attention.kv_heads));
+  int64_t parts = std::min({ceil_div(seen, kPartKeys), room, kMaxParts});
+  const int64_t span = ceil_div(ceil_div(seen, parts), 8) * 8;
+  parts = ceil_div(seen, span);
+  call.number(trial ? 0 : part(held[kNorm]).cols).number(trial ? 0 : part(held[kGated]).cols);
+  call.number(attention.kv_heads).number(trial ? 0 : held[kAttend].inputs[1].stride);
+  call.number(span).number(parts).value(attention.scale).number(rope.rotary_dims);
+  call.number(rope.pairs == RopePairs::kHalves ? 1 : 0);
+  call.value(trial ? 0.0f : part(held[kNorm]).eps).value(trial ? 0.0f : part(held[kMiddle]).eps);
+  call.number(!trial && part(held[kGated]).gelu ? 1 : 0).number(position).number(trial ? kTry : 1);
+  const int64_t lanes = device_.bfloat16_matrices && !emulated_ ? kMatrixLanes : kEmulatedLanes;
+  HETERO_RETURN_IF_ERROR(call.run(groups_, 1, lanes));
+  arrived_ += static_cast<uint32_t>(groups_ * (trial ? layers : kBarriers * layers - 1));
+  return {};
+}
+
+Result<cl_kernel> LayerRunner::kernel(OpenClContext& context, int64_t head_dim, int64_t queries) {
+  emulated_ = !device_.bfloat16_matrices || context.shape.emulate_matrices;
+  const int64_t lanes = emulated_ ? kEmulatedLanes : kMatrixLanes;
+  const bool fits = (head_dim == 64 || head_dim == 128) &&
+                    std::has_single_bit(static_cast<uint64_t>(queries)) && queries <= 8 &&
+                    static_cast<int64_t>(device_.max_work_group) >= lanes;
+  if (!fits) {
+    return nullptr;
+  }
+  const auto program = kernel_program(
+      context, fmt::format("layers-{}-{}", head_dim, queries),
+      {opencl_kernels::blocks, opencl_kernels::layers_gpu},
+      fmt::format(
+          "-DWEIGHT_Q4_0 -DPLANES -DVECTOR_LANES={} -DLAYER_LANES={} -DHEAD_DIM={} -DQUERIES={} -DEMULATE={}",
+          context.shape.lanes, lanes, head_dim, queries, emulated_ ? 1 : 0));
+  if (!program.ok()) {
+    return nullptr;  // a compiler that does not take its PTX
+  }
+  HETERO_TRY(cl_kernel kernel, (*program)->kernel("layers_of_token"));
+  for (const auto& [tried, together] : tried_) {
+    if (tried == kernel) {
+      return together ? kernel : nullptr;
+    }
+  }
+  bool together = false;
+  HETERO_RETURN_IF_ERROR(try_groups(kernel, &together));
+  tried_.emplace_back(kernel, together);
+  return together ? kernel : nullptr;
+}
+
+Status LayerRunner::try_groups(cl_kernel kernel, bool* together) {
+  // Devices of type CPU run work-groups one after the other.
+  groups_ = device_.is_cpu ? 1 : static_cast<int64_t>(device_.compute_units);
+  if (sync_ == nullptr) {
+    HETERO_TRY(sync_, memory_.allocate(kSyncBytes));
+    HETERO_RETURN_IF_ERROR(memory_.write(*sync_, std::vector<float>(kSyncBytes / 4, 0.0f)));
+  }
+  KernelQueue queue{api_, queue_, Events::kNone, {}, {}};
+  HETERO_RETURN_IF_ERROR(run(queue, kernel, nullptr, kTriedBarriers));
+  std::vector<float> words(kSyncBytes / 4);
+  HETERO_RETURN_IF_ERROR(memory_.read(*sync_, words));
+  *together = std::bit_cast<uint32_t>(words[0]) == arrived_ && std::bit_cast<uint32_t>(words[kSyncLost]) == 0;
+  if (!*together) {
+    arrived_ = 0;
+    return memory_.write(*sync_, std::vector<float>(kSyncBytes / 4, 0.0f));
+  }
+  return {};
+}
+
+}  // namespace hetero
