@@ -131,6 +131,8 @@ Result<std::unique_ptr<Executable>> NpuProcessor::compile(const Graph& graph, co
     linked->graph = std::move(*compiled);
     shared = linked->graph;
   }
+  HETERO_RETURN_IF_ERROR(
+      linked->graph->prepare(tokens).with_prefix(fmt::format("{}: {}", info_.id, op.name)));
   return std::unique_ptr<Executable>(std::move(linked));
 }
 

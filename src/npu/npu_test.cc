@@ -36,6 +36,7 @@ struct Script {
   int fail_run = -1;
   bool fail_compile = false;
   bool any_tokens = false;
+  std::vector<int64_t> prepared;  // numbers of tokens, in order
   std::shared_future<void> gate;  // runs wait for it
 };
 
@@ -51,6 +52,10 @@ class ScriptedGraph : public NpuGraph {
       return device_lost("the device hung");
     }
     *run.y = static_cast<float>(script_.runs++);
+    return {};
+  }
+  Status prepare(int64_t tokens) override {
+    script_.prepared.push_back(tokens);
     return {};
   }
 
@@ -159,6 +164,9 @@ TEST(NpuProcessorTest, LengthsShareOneGraphWhereTheDeviceCan) {
       kept.push_back(std::move(npu->compile(layers.graph, {0, 0, 8}, tokens)).value());
     }
     EXPECT_EQ(script.compiled, any_tokens ? 1 : 3);
+    // Each length is made ready, so that no pass pays for it.
+    EXPECT_EQ(std::set<int64_t>(script.prepared.begin(), script.prepared.end()),
+              (std::set<int64_t>{1, 16, 17}));
     kept.push_back(std::move(npu->compile(layers.graph, {1, 0, 8}, 1)).value());  // other weights
     kept.push_back(std::move(npu->compile(layers.graph, {0, 2, 8}, 1)).value());
     EXPECT_EQ(script.alive, any_tokens ? 3 : 5);

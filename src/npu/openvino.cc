@@ -16,8 +16,10 @@
 #include <cstring>
 #include <exception>
 #include <fstream>
+#include <mutex>
 #include <openvino/op/ops.hpp>
 #include <openvino/openvino.hpp>
+#include <set>
 #include <sstream>
 #include <type_traits>
 #include <utility>
@@ -203,6 +205,7 @@ class OpenVinoGraph : public NpuGraph {
   OpenVinoGraph(const ov::CompiledModel& compiled, const NpuLinear& linear, std::string device, Bytes bytes,
                 std::shared_ptr<std::atomic<Bytes>> counter)
       : request_(ov::CompiledModel(compiled).create_infer_request()),
+        any_tokens_(linear.tokens == 0),
         k_(linear.k),
         device_(std::move(device)),
         bytes_(bytes),
@@ -218,6 +221,7 @@ class OpenVinoGraph : public NpuGraph {
 
   Status run(const NpuRun& run) override {
     return guarded(fmt::format("OpenVINO on {} failed", device_), [&]() -> Status {
+      const std::lock_guard lock(mutex_);
       // The caller's memory where its rows follow each other, else a copy that does.
       const int64_t m = run.tokens;
       const float* x = run.x;
@@ -243,8 +247,21 @@ class OpenVinoGraph : public NpuGraph {
     });
   }
 
+  /// The CPU device makes its kernels for a number of rows, and orders the weights, in the first run.
+  Status prepare(int64_t tokens) override {
+    if (!any_tokens_ || !prepared_.insert(tokens).second) {
+      return {};
+    }
+    const std::vector<float> x(static_cast<size_t>(tokens * k_));
+    std::vector<float> y(static_cast<size_t>(tokens * n_));
+    return run({tokens, x.data(), k_, y.data(), n_});
+  }
+
  private:
+  std::mutex mutex_;  // of runs: prepare() is called by who compiles
   ov::InferRequest request_;
+  bool any_tokens_ = false;
+  std::set<int64_t> prepared_;  // numbers of tokens
   int64_t k_ = 0;
   int64_t n_ = 0;
   std::string device_;

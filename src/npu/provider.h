@@ -65,6 +65,9 @@ class NpuGraph {
   /// Computes and returns when y is written. Calls never overlap, also not with those on other
   /// graphs of the device, but may overlap with compile().
   virtual Status run(const NpuRun& run) = 0;
+  /// Does now what the device would otherwise do in the first run of so many tokens, which then takes
+  /// many times as long as later ones. May overlap with run(). Nothing to do for static shapes.
+  virtual Status prepare(int64_t /*tokens*/) { return {}; }
 };
 
 /// An open device. Outlives its graphs.
@@ -109,7 +112,7 @@ class NpuProvider {
 };
 
 /// Changes with this header: a provider built from another version of it is not used.
-inline constexpr int kNpuProviderVersion = 3;
+inline constexpr int kNpuProviderVersion = 4;
 
 /// What a provider's library exports as "hetero_npu_provider": the provider, which lives as long
 /// as the library, or nullptr if it was built for another version or cannot start.
