@@ -62,6 +62,7 @@ Status BenchPass::prepare(std::span<const Slice> slices, int64_t tokens) {
       return compiled.status().with_prefix(processor_.info().id + ": " + graph_.op(s.op).name);
     }
     executable = std::move(compiled).value();
+    compiled_weights_ += graph_.op(s.op).is<Linear>() ? weight_bytes(graph_, s.op, s.begin, s.end) : 0;
     compile_times_.push_back(
         {work_of(graph_, s.op, s.begin, s.end), compiled_for, processor_.clock().now() - begin});
   }

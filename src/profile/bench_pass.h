@@ -39,7 +39,12 @@ class BenchPass {
   };
   /// Compiles what is not compiled yet; the time of each compilation is added to `compile_times`.
   Status prepare(std::span<const Slice> slices, int64_t tokens);
-  void forget_executables() { executables_.clear(); }
+  void forget_executables() {
+    executables_.clear();
+    compiled_weights_ = 0;
+  }
+  /// Bytes of weights that executables were compiled with, for each number of tokens again.
+  Bytes compiled_weights() const { return compiled_weights_; }
   std::vector<CompileTime>& compile_times() { return compile_times_; }
 
   /// Submits without waiting; prepare() it first.
@@ -82,6 +87,7 @@ class BenchPass {
   std::vector<Place> places_;
   std::vector<int> place_of_;  // by value
   std::map<std::tuple<int, int64_t, int64_t, int64_t>, std::unique_ptr<Executable>> executables_;
+  Bytes compiled_weights_ = 0;
   std::vector<CompileTime> compile_times_;
   std::vector<Pending> pending_;
   std::vector<Nanos> submit_times_;

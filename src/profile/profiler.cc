@@ -18,14 +18,31 @@ constexpr int64_t kLongPass = 128;                  // tokens from which a few l
 constexpr int kFewLayers = 4;
 constexpr int64_t kChunkPosition = 512;  // where a later part of a prompt begins
 constexpr int kHandoffRounds = 25;
+constexpr int kTogetherRounds = 3;
 
-/// As the executor's fast synchronization ends: by looking again and again.
-Status poll(Processor& processor, const Fence& fence) {
-  while (!fence.done()) {
-    processor.clock().relax();
+/// As the executor's fast synchronization: asleep for half of what the last wait for this processor took,
+/// which was for the same work, then looking again and again. A thread that only looks would slow
+/// stand-ins, which need its core.
+class FastWait {
+ public:
+  Status operator()(Processor& processor, const Fence& fence) {
+    Clock& clock = processor.clock();
+    const Nanos begin = clock.now();
+    Nanos& last = last_[&processor];
+    if (last > kShortest) {
+      clock.sleep_until(begin + last / 2);
+    }
+    while (!fence.done()) {
+      clock.relax();
+    }
+    last = clock.now() - begin;
+    return fence.wait();
   }
-  return fence.wait();
-}
+
+ private:
+  static constexpr Nanos kShortest = std::chrono::microseconds(100);
+  std::map<const Processor*, Nanos> last_;
+};
 
 /// One thing to measure.
 struct Task {
@@ -47,7 +64,7 @@ class Profiler {
       context_ = std::min(context_, std::max(graph.shape.context, options.lengths.back()));
     }
     if (options_.sync.empty()) {
-      options_.sync = {{"fast", poll},
+      options_.sync = {{"fast", FastWait()},
                        {"driver", [](Processor&, const Fence& fence) { return fence.wait(); }}};
     }
   }
@@ -55,7 +72,7 @@ class Profiler {
   Result<Profile> run(const ProfileIdentity& identity, const Profile* known) {
     start(identity, known);
     const std::vector<Task> tasks = all_tasks();
-    const Nanos deadline = processors_[0]->clock().now() + options_.time_limit;
+    deadline_ = processors_[0]->clock().now() + options_.time_limit;
     int done = 0;
     for (const Task& task : tasks) {
       if (options_.progress) {
@@ -65,12 +82,16 @@ class Profiler {
       if (is_done(task)) {
         continue;
       }
-      const bool stop = options_.cancel != nullptr && options_.cancel->load();
-      if (stop || processors_[0]->clock().now() >= deadline) {
+      Status status = stop();
+      if (status.ok()) {
+        status = measure(task);
+      }
+      if (status.code() == Code::kCancelled) {
         profile_.complete = false;
         break;
       }
-      HETERO_RETURN_IF_ERROR(measure(task).with_prefix("profiling " + describe(task)));
+      HETERO_RETURN_IF_ERROR(status.with_prefix("profiling " + describe(task)));
+      one_done_ = true;
       if (options_.save) {
         HETERO_RETURN_IF_ERROR(options_.save(profile_));
       }
@@ -110,6 +131,18 @@ class Profiler {
     }
   }
 
+  /// An error, kCancelled, once measuring must end.
+  Status stop() const {
+    const bool wanted = options_.cancel != nullptr && options_.cancel->load();
+    return wanted || processors_[0]->clock().now() >= deadline_ ? cancelled("stopped") : Status();
+  }
+  /// The same between two passes or compilations of one piece, whose measurements are then dropped. The
+  /// first piece of a call may take longer than the time limit: the next call would get no further.
+  Status stop_inside() const {
+    const bool wanted = options_.cancel != nullptr && options_.cancel->load();
+    return wanted || one_done_ ? stop() : Status();
+  }
+
   ProfiledProcessor& profiled(size_t p) {
     return *std::find_if(profile_.processors.begin(), profile_.processors.end(),
                          [&](const ProfiledProcessor& q) { return q.id == processors_[p]->info().id; });
@@ -117,7 +150,7 @@ class Profiler {
   const std::string& id(size_t p) const { return processors_[p]->info().id; }
 
   /// The most valuable first: decode and a usual prompt, then what working together costs and gains,
-  /// then other lengths, then narrower slices, then contexts.
+  /// then other lengths, then contexts, then narrower slices.
   std::vector<Task> all_tasks() const {
     std::vector<int64_t> lengths = options_.lengths;
     const auto value = [](int64_t length) {
@@ -159,18 +192,18 @@ class Profiler {
     for (size_t i = first; i < lengths.size(); ++i) {
       body(lengths[i], 1);
     }
+    each_processor({Task::kAttention, 0, 0, 1, context_ - 1, 1, 0});
+    for (const int64_t tokens : lengths) {
+      if (tokens > 1 && kChunkPosition + tokens <= context_) {
+        each_processor({Task::kAttention, 0, 0, tokens, kChunkPosition, 1, 0});
+      }
+    }
     for (const int64_t parts : {2, 4}) {
       for (size_t i = 0; count > 1 && i < lengths.size(); ++i) {
         body(lengths[i], parts);
         if (i == 0) {
           each_processor({Task::kHead, 0, 0, 1, 0, parts, 0});
         }
-      }
-    }
-    each_processor({Task::kAttention, 0, 0, 1, context_ - 1, 1, 0});
-    for (const int64_t tokens : lengths) {
-      if (tokens > 1 && kChunkPosition + tokens <= context_) {
-        each_processor({Task::kAttention, 0, 0, tokens, kChunkPosition, 1, 0});
       }
     }
     for (const int64_t tokens : {8, 16}) {  // between one row and the kernels for many
@@ -317,14 +350,25 @@ class Profiler {
     return passes_[p].get();
   }
 
+  Status prepare(BenchPass& bench, std::span<const Slice> slices, int64_t tokens) {
+    for (const Slice& s : slices) {
+      HETERO_RETURN_IF_ERROR(stop_inside());
+      HETERO_RETURN_IF_ERROR(bench.prepare(std::span(&s, 1), tokens));
+    }
+    return {};
+  }
+
   /// Runs the slices `rounds` times behind a first time that warms up, and sorts the times by work.
   Result<std::map<std::pair<Work, int64_t>, std::vector<Nanos>>> run_rounds(BenchPass& bench,
                                                                             const Task& task,
                                                                             std::span<const Slice> slices) {
     std::map<std::pair<Work, int64_t>, std::vector<Nanos>> samples;
     for (int round = 0; round <= options_.rounds; ++round) {
-      if (options_.cancel != nullptr && options_.cancel->load() && round > 1) {
-        break;
+      if (const Status status = stop_inside(); !status.ok()) {
+        if (round > 1) {
+          break;  // enough to go by
+        }
+        return status;
       }
       std::vector<std::vector<Slice>> rows = {{slices.begin(), slices.end()}};
       if (bench.batched()) {  // times of single submissions are not to be had
@@ -355,7 +399,7 @@ class Profiler {
       return {};
     }
     HETERO_TRY(BenchPass* const bench, pass(task.processor));
-    HETERO_RETURN_IF_ERROR(bench->prepare(slices, task.tokens));
+    HETERO_RETURN_IF_ERROR(prepare(*bench, slices, task.tokens));
     HETERO_TRY(const auto samples, run_rounds(*bench, task, slices));
     ProfiledProcessor& out = profiled(task.processor);
     for (const auto& [key, times] : samples) {
@@ -381,10 +425,16 @@ class Profiler {
       HETERO_TRY(out.copy_gbps, bench->copy_gbps());
     }
     keep_compile_times(task.processor, *bench);
-    if (bench->processor().traits().static_shapes) {
-      bench->forget_executables();  // copies of weights, and the next length needs others
-    }
+    forget(*bench);
     return {};
+  }
+
+  /// Graphs are copies of weights; as long as they are few they stay, since where a device takes any
+  /// number of tokens the next length has the same ones.
+  static void forget(BenchPass& bench) {
+    if (bench.processor().traits().static_shapes && bench.compiled_weights() > kEnoughWeights) {
+      bench.forget_executables();
+    }
   }
 
   /// The median of each shape that had to be compiled, where it is worth telling.
@@ -430,8 +480,8 @@ class Profiler {
     }
     HETERO_TRY(BenchPass* const from, pass(task.processor));
     HETERO_TRY(BenchPass* const to, pass(task.other));
-    HETERO_RETURN_IF_ERROR(from->prepare(std::span(&a->first, 1), a->second));
-    HETERO_RETURN_IF_ERROR(to->prepare(std::span(&b->first, 1), b->second));
+    HETERO_RETURN_IF_ERROR(prepare(*from, std::span(&a->first, 1), a->second));
+    HETERO_RETURN_IF_ERROR(prepare(*to, std::span(&b->first, 1), b->second));
     for (const SyncMode& mode : options_.sync) {
       std::vector<Nanos> between;
       std::vector<Nanos> to_host;
@@ -487,10 +537,11 @@ class Profiler {
     }
     for (const size_t p : running) {
       HETERO_TRY(BenchPass* const bench, pass(p));
-      HETERO_RETURN_IF_ERROR(bench->prepare(slices[p], tokens));
+      HETERO_RETURN_IF_ERROR(prepare(*bench, slices[p], tokens));
       HETERO_RETURN_IF_ERROR(bench->submit(slices[p], tokens, 0));  // warms up
       HETERO_RETURN_IF_ERROR(bench->collect().status());
     }
+    HETERO_RETURN_IF_ERROR(stop_inside());
     for (int i = 0; i < kRepeats; ++i) {
       for (const size_t p : running) {
         HETERO_RETURN_IF_ERROR(passes_[p]->submit(slices[p], tokens, 0));
@@ -536,20 +587,33 @@ class Profiler {
     const auto rate = [](const Load& l) {
       return l.time > Nanos{} ? static_cast<double>(l.bytes) / static_cast<double>(l.time.count()) : 0.0;
     };
-    HETERO_TRY(const std::vector<Load> one_row, load(set, set, 1));
-    HETERO_TRY(const std::vector<Load> rows, load(set, set, many));
-    for (size_t j = 0; j < set.size(); ++j) {
-      double slowdown = 1.0;
-      if (set.size() > 1) {
-        HETERO_TRY(const std::vector<Load> alone, load({set[j]}, set, many));
-        slowdown = rate(rows[j]) > 0.0 ? std::max(1.0, rate(alone[0]) / rate(rows[j])) : 1.0;
+    // Medians of several rounds, since whatever else the machine does meanwhile looks like contention.
+    const auto median = [](std::vector<double> v) {
+      std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size() / 2), v.end());
+      return v[v.size() / 2];
+    };
+    std::vector<std::vector<double>> gbps(set.size());
+    std::vector<std::vector<double>> slower(set.size());
+    for (int round = 0; round < kTogetherRounds; ++round) {
+      HETERO_TRY(const std::vector<Load> one_row, load(set, set, 1));
+      for (size_t j = 0; j < set.size(); ++j) {
+        gbps[j].push_back(rate(one_row[j]));
       }
-      together.processors.push_back({id(set[j]), rate(one_row[j]), slowdown});
+      if (set.size() == 1) {
+        continue;
+      }
+      HETERO_TRY(const std::vector<Load> rows, load(set, set, many));
+      for (size_t j = 0; j < set.size(); ++j) {
+        HETERO_TRY(const std::vector<Load> alone, load({set[j]}, set, many));
+        slower[j].push_back(rate(rows[j]) > 0.0 ? rate(alone[0]) / rate(rows[j]) : 1.0);
+      }
+    }
+    for (size_t j = 0; j < set.size(); ++j) {
+      const double slowdown = set.size() > 1 ? std::max(1.0, median(slower[j])) : 1.0;
+      together.processors.push_back({id(set[j]), median(gbps[j]), slowdown});
     }
     for (const size_t p : set) {
-      if (processors_[p]->traits().static_shapes) {
-        passes_[p]->forget_executables();
-      }
+      forget(*passes_[p]);
     }
     std::sort(together.processors.begin(), together.processors.end(),
               [](const Share& a, const Share& b) { return a.id < b.id; });
@@ -561,6 +625,8 @@ class Profiler {
   const std::span<Processor* const> processors_;
   ProfilerOptions options_;
   int64_t context_ = 0;
+  Nanos deadline_{};
+  bool one_done_ = false;  // of the pieces, in this call
   Profile profile_;
   std::vector<std::unique_ptr<BenchPass>> passes_;  // by processor; made when first needed
 };
