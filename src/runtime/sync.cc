@@ -44,6 +44,8 @@ int StepTimes::find(const Key& key, Nanos predicted) {
     entry.spread = predicted / kWeight;
     entry.predicted = predicted;
     entries_.push_back(entry);
+  } else if (Entry& known = entries_[static_cast<size_t>(it->second)]; predicted > Nanos{}) {
+    known.predicted = predicted;  // by the newest plan; an earlier one may have had none
   }
   return it->second;
 }
