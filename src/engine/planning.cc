@@ -244,6 +244,7 @@ SolveOptions Planning::solve_options(const Selection& selection) const {
   o.can_run = selection.team.can_run;
   o.npu_share = options_.npu_share;
   o.explain = false;
+  o.row_parts = true;
   if (columns_) {
     o.compiled = [this](const std::string& id, int op) { return columns_->of(id, op); };
   }

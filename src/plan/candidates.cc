@@ -552,4 +552,38 @@ std::vector<Candidate> candidates(const Graph& graph, const Profile& profile, co
   return Generator(graph, profile, members, op, tokens, options).all();
 }
 
+const std::vector<Candidate>& CandidateLists::of(int op) {
+  auto key = keys_.find(op);
+  if (key == keys_.end()) {
+    key = keys_.emplace(op, key_of(op)).first;
+  }
+  auto list = lists_.find(key->second);
+  if (list == lists_.end()) {
+    list =
+        lists_.emplace(key->second, candidates(*graph_, *profile_, *members_, op, tokens_, options_)).first;
+  }
+  return list->second;
+}
+
+void CandidateLists::drop(int op, const std::function<bool(const Candidate&)>& unwanted) {
+  (void)of(op);
+  std::erase_if(lists_.at(keys_.at(op)), unwanted);
+}
+
+CandidateLists::Key CandidateLists::key_of(int op) const {
+  const auto* attention = graph_->op(op).as<Attention>();
+  Key key{work_of(*graph_, op), attention == nullptr ? 0 : attention->window, {}, {}};
+  auto& [work, window, able, columns] = key;
+  for (const ProfiledProcessor* p : members_->processors) {
+    const auto ranges = options_.compiled ? options_.compiled(p->id, op) : std::nullopt;
+    able.push_back(!options_.can_run || options_.can_run(p->id, op));
+    able.push_back(ranges.has_value());
+    if (ranges) {
+      columns.insert(columns.end(), ranges->begin(), ranges->end());
+    }
+    columns.emplace_back();  // the end of this processor's
+  }
+  return key;
+}
+
 }  // namespace hetero

@@ -2,9 +2,11 @@
 // strategies for an operator (section 4.1.2), for any number of processors.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "plan/solver.h"
@@ -48,5 +50,30 @@ double operator_ns(const Profile& profile, const Members& members, const Candida
 /// everywhere. Empty: nobody can run it.
 std::vector<Candidate> candidates(const Graph& graph, const Profile& profile, const Members& members, int op,
                                   int64_t tokens, const SolveOptions& options);
+
+/// candidates() of a pass's operators, found once for equal ones: unless processors have graphs for, or can
+/// run, others. The graph, the profile and the members outlive it.
+class CandidateLists {
+ public:
+  CandidateLists(const Graph& graph, const Profile& profile, const Members& members, int64_t tokens,
+                 const SolveOptions& options)
+      : graph_(&graph), profile_(&profile), members_(&members), tokens_(tokens), options_(options) {}
+
+  const std::vector<Candidate>& of(int op);
+  /// For all operators equal to this one.
+  void drop(int op, const std::function<bool(const Candidate&)>& unwanted);
+
+ private:
+  using Key = std::tuple<Work, int64_t, std::vector<bool>, std::vector<SolveOptions::Columns>>;
+  Key key_of(int op) const;
+
+  const Graph* graph_;
+  const Profile* profile_;
+  const Members* members_;
+  int64_t tokens_;
+  SolveOptions options_;
+  std::map<int, Key> keys_;  // by operator
+  std::map<Key, std::vector<Candidate>> lists_;
+};
 
 }  // namespace hetero

@@ -27,6 +27,68 @@ std::optional<Columns> columns_in(const Plan& plan, int op, const std::string& p
   return found;
 }
 
+/// Columns [0, about share * all) of every linear operator of which the processor has a part, on its grid.
+CompiledColumns::Entry with_share(const Graph& graph, const ProfiledProcessor& processor,
+                                  const CompiledColumns::Entry& entry, double share) {
+  CompiledColumns::Entry result = entry;
+  for (int op = 0; op < graph.head_begin; ++op) {
+    Columns& c = result.columns[static_cast<size_t>(op)];
+    const int64_t cols = graph.output_cols(op);
+    if (c.begin < c.end) {
+      const auto grids = static_cast<int64_t>(share * static_cast<double>(cols / processor.grid) + 0.5);
+      c = {0, std::clamp(grids * processor.grid, std::min(cols, processor.grid), cols)};
+    }
+  }
+  return result;
+}
+
+/// What was chosen operator by operator leaves the processor idle while another one has what nobody cuts
+/// (attention, norms). Larger and smaller parts of all operators are tried in whole plans, and the best
+/// is kept.
+void balance(const Graph& graph, const Profile& profile, std::span<const ExpectedPass> passes,
+             const SolveOptions& options, CompiledColumns& columns) {
+  SolveOptions bound = options;
+  bound.explain = false;
+  if (!options.row_parts || columns.entries.size() != 1 || passes.empty()) {
+    return;
+  }
+  // Passes that count less would double what this takes at every start.
+  std::vector<ExpectedPass> counted(passes.begin(), passes.end());
+  const double most = std::max_element(counted.begin(), counted.end(), [](const auto& a, const auto& b) {
+                        return a.weight < b.weight;
+                      })->weight;
+  std::erase_if(counted, [&](const ExpectedPass& p) { return p.weight < most; });
+  const CompiledColumns::Entry as_chosen = columns.entries[0];
+  std::vector<CompiledColumns::Entry> tried = {as_chosen};
+  for (double share = 0.4; share < 0.85; share += 0.1) {
+    tried.push_back(with_share(graph, *profile.find(as_chosen.processor), as_chosen, share));
+  }
+  bound.compiled = [&](const std::string& id, int op) { return columns.of(id, op); };
+  std::vector<std::vector<double>> times(counted.size());
+  for (CompiledColumns::Entry& entry : tried) {
+    columns.entries[0] = entry;
+    for (size_t i = 0; i < counted.size(); ++i) {
+      const auto solution = solve(graph, profile, false, counted[i].tokens, bound);
+      times[i].push_back(solution.ok() ? static_cast<double>(solution->predicted.count())
+                                       : std::numeric_limits<double>::infinity());
+    }
+  }
+  size_t best = 0;
+  double least = std::numeric_limits<double>::max();
+  for (size_t k = 0; k < tried.size(); ++k) {
+    double sum = 0.0;
+    for (size_t i = 0; i < counted.size(); ++i) {
+      sum += counted[i].weight * times[i][k] /
+             std::max(1.0, *std::min_element(times[i].begin(), times[i].end()));
+    }
+    if (sum < least) {
+      least = sum;
+      best = k;
+    }
+  }
+  columns.entries[0] = std::move(tried[best]);
+}
+
 }  // namespace
 
 std::optional<std::vector<Columns>> CompiledColumns::of(const std::string& processor, int op) const {
@@ -108,6 +170,7 @@ Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profil
       e.columns[static_cast<size_t>(op)] = best;
     }
   }
+  balance(graph, profile, passes, options, out);
   return out;
 }
 

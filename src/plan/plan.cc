@@ -51,10 +51,9 @@ Status validate(const Graph& graph, const Plan& plan) {
       return invalid_argument(
           fmt::format("{}: outside of {} rows and {} columns", describe(graph, plan, i), plan.tokens, cols));
     }
-    const bool whole =
-        s.token_begin == 0 && s.token_end == plan.tokens && s.out_begin == 0 && s.out_end == cols;
-    if (!op.is<Linear>() && !whole) {
-      return invalid_argument(fmt::format("{}: only linear operators can be cut", describe(graph, plan, i)));
+    if (!op.is<Linear>() && (s.out_begin != 0 || s.out_end != cols)) {
+      return invalid_argument(
+          fmt::format("{}: only linear operators can be cut by columns", describe(graph, plan, i)));
     }
     const int64_t rows = s.token_end - s.token_begin;
     if (s.padded < rows || s.padded > kMostRows ||
@@ -100,8 +99,9 @@ void link(const Graph& graph, Plan& plan) {
     for (const ValueId input : graph.op(s.op).inputs) {
       for (const int w : writers[input]) {
         const Step& writer = plan.steps[static_cast<size_t>(w)];
-        const bool rows = graph.value(input).rows == Rows::kContext ||
-                          overlap(s.token_begin, s.token_end, writer.token_begin, writer.token_end);
+        // Of a cache, all rows up to the step's own.
+        const int64_t first = graph.value(input).rows == Rows::kContext ? 0 : s.token_begin;
+        const bool rows = overlap(first, s.token_end, writer.token_begin, writer.token_end);
         if (writer.processor != s.processor && rows &&
             std::find(s.after.begin(), s.after.end(), w) == s.after.end()) {
           s.after.push_back(w);

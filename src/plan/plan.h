@@ -48,7 +48,7 @@ struct Plan {
 
 /// Checks that the plan computes every element of every operator's output exactly once, in an
 /// order in which it is written before it is read, and that padding only runs past the last row.
-/// Operators other than Linear cannot be cut.
+/// Operators other than Linear can be cut by rows only.
 Status validate(const Graph& graph, const Plan& plan);
 
 /// Fills Step::after from the flow of values.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "plan/strategy.h"
 #include "tiny_graph.h"
 
@@ -139,7 +141,7 @@ TEST(Plan, RefusesHolesOverlapsCutsAndPaddingInTheMiddle) {
   EXPECT_NE(message([](Steps& s) { s.erase(s.begin() + 3); }).find("expected a part of"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s.insert(s.begin() + 4, s[3]); }).find("computes again"),
             std::string::npos);
-  EXPECT_NE(message([](Steps& s) { s[0].token_end = 10; }).find("only linear"), std::string::npos);
+  EXPECT_NE(message([](Steps& s) { s[0].out_end -= 1; }).find("only linear"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[3].out_end = 100000; }).find("outside"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[3].padded = 3; }).find("padded"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[2].padded = 90; }).find("padded"), std::string::npos);
@@ -176,6 +178,30 @@ TEST(Plan, NumbersInJsonThatNoModelHasAreRefused) {
   Json json = good;
   json["phase"] = "prefill";
   EXPECT_NE(plan_from_json(tiny.graph, json).status().message().find("\"phase\""), std::string::npos);
+}
+
+TEST(Plan, AttentionOfTheFirstRowsDoesNotWaitForKeysOfLaterOnes) {
+  const TinyGraph tiny(1);
+  Plan plan;
+  plan.tokens = 20;
+  plan.processors = {"gpu0", "cpu"};
+  std::map<std::string, std::vector<int>> steps;
+  for (int op = 0; op < tiny.graph.head_begin; ++op) {
+    for (const auto& [begin, end] : {std::pair(0, 8), std::pair(8, 20)}) {
+      steps[kind_name(tiny.graph.op(op))].push_back(static_cast<int>(plan.steps.size()));
+      const int processor = tiny.graph.op(op).is<Attention>() ? 1 : 0;
+      plan.steps.push_back({op, processor, begin, end, 0, tiny.graph.output_cols(op), end - begin, {}, {}});
+    }
+  }
+  ASSERT_TRUE(validate(tiny.graph, plan).ok()) << validate(tiny.graph, plan).message();
+  link(tiny.graph, plan);
+  const auto after = [&](int i) { return plan.steps[static_cast<size_t>(i)].after; };
+  EXPECT_EQ(after(steps["attention"][0]), std::vector<int>{steps["rope"][0]});
+  EXPECT_EQ(after(steps["attention"][1]), steps["rope"]);
+  // By columns, only linear operators can be cut.
+  Plan cut = plan;
+  cut.steps[static_cast<size_t>(steps["attention"][0])].out_end -= 1;
+  EXPECT_NE(validate(tiny.graph, cut).message().find("only linear operators"), std::string::npos);
 }
 
 TEST(Plan, AnOperatorInVeryManyPartsIsRefusedAtOnce) {

@@ -117,7 +117,8 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
         for (const size_t w : writers[input]) {
           const Step& writer = plan.steps[w];
           const bool cache = graph.value(input).rows == Rows::kContext;
-          if (writer.processor == step.processor || (!cache && !overlap(writer, step))) {
+          const bool read = cache ? writer.token_begin < step.token_end : overlap(writer, step);
+          if (writer.processor == step.processor || !read) {
             continue;
           }
           const double handoff =

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "plan/candidates.h"
+#include "plan/row_parts.h"
 #include "plan/search.h"
 
 namespace hetero {
@@ -59,6 +60,9 @@ Layers equal_layers(const Graph& graph, int begin, int end) {
   return layers;
 }
 
+/// A plan in two parts by rows must promise this part of the time less than one without.
+constexpr int kWorthParts = 30;
+
 /// A plan for everything that was asked for, and what is predicted of it.
 struct Whole {
   std::string strategy;
@@ -103,6 +107,9 @@ class Solver {
     }
     if (!options_.strategy) {
       note(std::nullopt, by_search(everyone_, "auto"));
+    }
+    if (wanted(Strategy::kTensor)) {
+      note_row_parts();
     }
     return choose();
   }
@@ -152,6 +159,52 @@ class Solver {
       }
     }
     return bytes;
+  }
+
+  /// Plans in two parts by rows. Each is planned as if alone, which leaves the queues idle for different
+  /// reasons at different times; together they fill each other's gaps.
+  void note_row_parts() {
+    std::set<int64_t> lengths;
+    for (const ProfiledProcessor* p : everyone_.processors) {
+      if (p->static_shapes) {
+        lengths.insert(p->lengths.begin(), p->lengths.end());
+      }
+    }
+    const auto best = std::min_element(wholes_.begin(), wholes_.end(), [](const Whole& a, const Whole& b) {
+      return std::pair(!a.eligible, a.prediction.total) < std::pair(!b.eligible, b.prediction.total);
+    });
+    if (!options_.row_parts || head_ || best == wholes_.end() || everyone_.processors.size() < 2) {
+      return;
+    }
+    // More submissions must promise more than predictions are off by.
+    Nanos limit = best->prediction.total - best->prediction.total / kWorthParts;
+    std::optional<Whole> found;
+    for (const int64_t rows : lengths) {
+      if (4 * rows < tokens_ || 8 * rows > 7 * tokens_) {
+        continue;
+      }
+      auto whole = in_parts(rows);
+      if (whole.ok() && whole->prediction.total < limit) {
+        limit = whole->prediction.total;
+        found = std::move(whole).value();
+      }
+    }
+    if (found) {
+      note(options_.strategy, std::move(*found));
+    }
+  }
+
+  Result<Whole> in_parts(int64_t rows) const {
+    const Members members = options_.strategy ? pair() : everyone_;
+    const std::string name = options_.strategy ? strategy_name(*options_.strategy) : "auto";
+    Result<Whole> best = unavailable("an operator cannot be cut by rows");
+    for (Plan& plan : plans_in_row_parts(graph_, profile_, members, tokens_, rows, options_)) {
+      auto whole = finish(name, std::move(plan));
+      if (!best.ok() || (whole.ok() && whole->prediction.total < best->prediction.total)) {
+        best = std::move(whole);
+      }
+    }
+    return best;
   }
 
   Result<Whole> finish(std::string strategy, Plan plan) const {
@@ -257,22 +310,14 @@ class Solver {
 
   Result<Whole> by_search(const Members& members, const std::string& strategy) const {
     const std::vector<int> ops = listed();
-    std::map<std::pair<Work, int64_t>, std::vector<Candidate>> of_work;
+    CandidateLists all(graph_, profile_, members, tokens_, options_);
     std::vector<std::vector<Candidate>> lists;
     for (const int op : ops) {
-      const auto* attention = graph_.op(op).as<Attention>();
-      const auto key = std::pair(work_of(graph_, op), attention == nullptr ? 0 : attention->window);
-      auto found = of_work.find(key);
-      // Which operators a processor has graphs for, or can run, may differ between equal ones.
-      if (found == of_work.end() || options_.compiled || options_.can_run) {
-        found =
-            of_work.insert_or_assign(key, candidates(graph_, profile_, members, op, tokens_, options_)).first;
-      }
-      if (found->second.empty()) {
+      if (all.of(op).empty()) {
         return unavailable(fmt::format("no processor that may take part can run {} of {} rows",
                                        to_string(work_of(graph_, op)), tokens_));
       }
-      lists.push_back(found->second);
+      lists.push_back(all.of(op));
     }
     // Where copies of weights are limited, kinds of work lose the candidates that copy, the ones that
     // gain least by it first.

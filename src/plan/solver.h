@@ -42,6 +42,9 @@ struct SolveOptions {
   };
   std::function<std::optional<std::vector<Columns>>(const std::string& id, int op)> compiled;
   double npu_share = 0.5;  // of strategies by rules (strategy.h)
+  /// Whether passes may be cut into two parts by rows, so that one processor works on one part while
+  /// the other has what nobody cuts (attention, norms) of the other part.
+  bool row_parts = false;
   /// Whether to fill Solution::operators, and alternatives beyond the single processors.
   bool explain = true;
 };

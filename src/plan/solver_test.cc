@@ -5,6 +5,7 @@
 
 #include <fstream>
 #include <random>
+#include <set>
 
 #include "graph/shapes.h"
 #include "plan/candidates.h"
@@ -230,6 +231,78 @@ TEST(Solve, IsNeverPredictedToBeSlowerThanOneProcessor) {
       ASSERT_TRUE(again.ok());
       EXPECT_EQ(again->total, solved->predicted);
       EXPECT_EQ(solve(graph, profile, false, tokens)->predicted, solved->predicted);
+    }
+  }
+}
+
+/// A GPU that spends a third of its time on what nobody cuts, and an NPU that is as fast at products.
+Profile half_uncut_profile(const Graph& graph) {
+  Profile profile;
+  for (const bool npu : {false, true}) {
+    ProfiledProcessor p;
+    p.id = npu ? "npu0" : "gpu0";
+    p.kind = npu ? "npu" : "gpu";
+    p.grid = 32;
+    p.static_shapes = p.copies_weights = npu;
+    p.lengths = {32, 64, 128, 256};
+    std::set<Work> seen;
+    for (int op = 0; op < graph.head_begin; ++op) {
+      const bool linear = graph.op(op).is<Linear>();
+      const Work work = work_of(graph, op);
+      if ((npu && !linear) || !seen.insert(work).second) {
+        continue;
+      }
+      for (const int64_t parts : linear ? std::vector<int64_t>{1, 2, 4} : std::vector<int64_t>{1}) {
+        Work slice = work;
+        slice.n = linear ? work.n / parts : work.n;
+        p.series.push_back({slice, {}});
+        for (const int64_t tokens : {32, 64, 128, 256}) {
+          const int64_t keys = graph.op(op).is<Attention>() ? tokens : 256;
+          const auto time = std::chrono::microseconds(tokens * (linear ? 16 / parts : 5) * keys / 256);
+          p.series.back().points.push_back({tokens, linear ? 0 : tokens, false, time, {}, 1});
+        }
+      }
+    }
+    profile.processors.push_back(std::move(p));
+  }
+  for (const auto& [from, to] : {std::pair("gpu0", "npu0"), std::pair("npu0", "gpu0")}) {
+    profile.handoffs.push_back({from, to, "fast", std::chrono::microseconds(20), {}});
+  }
+  return profile;
+}
+
+TEST(Solve, PartsOfRowsFillTheGapsThatCutsOfColumnsLeave) {
+  const auto graph = graph_of_shape("smollm2-135m");
+  ASSERT_TRUE(graph.ok());
+  const Profile profile = half_uncut_profile(*graph);
+  SolveOptions options;
+  options.strategy = Strategy::kTensor;
+  const std::vector<ExpectedPass> passes = {{256, 1.0}};
+  const auto without = choose_columns(*graph, profile, passes, options);
+  SolveOptions in_parts = options;
+  in_parts.row_parts = true;
+  const auto columns = choose_columns(*graph, profile, passes, in_parts);
+  ASSERT_TRUE(without.ok() && columns.ok());
+  options.compiled = [&](const std::string& id, int op) { return without->of(id, op); };
+  const auto whole = solve(*graph, profile, false, 256, options);
+  options = in_parts;
+  options.compiled = [&](const std::string& id, int op) { return columns->of(id, op); };
+  const auto parts = solve(*graph, profile, false, 256, options);
+  ASSERT_TRUE(whole.ok() && parts.ok()) << whole.status().message() << parts.status().message();
+  EXPECT_LT(parts->predicted, whole->predicted * 97 / 100);
+  EXPECT_TRUE(validate(*graph, parts->plan).ok());
+  EXPECT_TRUE(std::any_of(parts->plan.steps.begin(), parts->plan.steps.end(), [&](const Step& s) {
+    return graph->op(s.op).is<Attention>() && s.token_end - s.token_begin < 256;
+  }));
+  // What is compiled is kept to.
+  for (const int64_t tokens : {1, 32, 100, 256, 300, 500}) {
+    const auto bound = solve(*graph, profile, false, tokens, options);
+    ASSERT_TRUE(bound.ok()) << bound.status().message();
+    for (const Step& s : bound->plan.steps) {
+      const auto ranges = columns->of(bound->plan.processors[static_cast<size_t>(s.processor)], s.op);
+      EXPECT_TRUE(!ranges || std::count(ranges->begin(), ranges->end(),
+                                        SolveOptions::Columns{s.out_begin, s.out_end}) == 1)
+          << tokens << " rows, " << graph->op(s.op).name;
     }
   }
 }

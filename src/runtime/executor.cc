@@ -16,9 +16,10 @@ std::string name_in_layer(const Op& op) {
   return op.layer >= 0 && op.name.starts_with(prefix) ? op.name.substr(prefix.size()) : op.name;
 }
 
-/// Of all processors' Traits::joined.
-int most_joined(const std::vector<Processor*>& processors) {
-  int most = 0;
+/// How many operators the queues may be apart: of all processors' Traits::joined, and two where rows are
+/// cut, so that one part's operator does not wait for readers of another part's rows.
+int most_apart(const std::vector<Processor*>& processors) {
+  int most = processors.size() > 1 ? 2 : 0;
   for (const Processor* p : processors) {
     most = std::max(most, p->traits().joined);
   }
@@ -31,7 +32,7 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
     : graph_(graph),
       processors_(std::move(processors)),
       capacity_(capacity),
-      slots_(assign_slots(graph, capacity, most_joined(processors_))),
+      slots_(assign_slots(graph, capacity, most_apart(processors_))),
       executables_(std::make_shared<Executables>(graph)),
       homes_(graph.values.size(), Home{true, std::vector<bool>(processors_.size())}),
       last_(processors_.size()),
@@ -296,12 +297,16 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     out.processor = processor;
     out.predicted = step.predicted;
     out.tokens = step.padded;
+    out.first_row = step.token_begin;
     out.first_column = step.out_begin;
     out.columns = step.out_end - step.out_begin;
     out.macs = op_macs(graph_, step.op, step.out_begin, step.out_end, step.token_end - step.token_begin, 0);
-    out.time = times_.find(
-        {processor, name_in_layer(graph_.op(step.op)), step.out_end - step.out_begin, step.padded},
-        out.predicted);
+    std::string name = name_in_layer(graph_.op(step.op));
+    if (graph_.op(step.op).is<Attention>() && step.token_begin > 0) {
+      name += fmt::format("@{}", step.token_begin);  // later rows see more
+    }
+    out.time =
+        times_.find({processor, std::move(name), step.out_end - step.out_begin, step.padded}, out.predicted);
     out.shared = std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
       return other.op == step.op && other.processor != step.processor;
     });
@@ -374,7 +379,7 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
         const Step& writer = plan.steps[static_cast<size_t>(w)];
         const int from = linked.steps[static_cast<size_t>(w)].processor;
         const bool rows =
-            whole || (writer.token_begin < step.token_end && step.token_begin < writer.token_end);
+            writer.token_begin < step.token_end && (whole || step.token_begin < writer.token_end);
         if (from == out.processor || !rows) {
           continue;
         }

@@ -107,7 +107,8 @@ Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, in
     }
     inputs = moved_inputs_;
   }
-  HETERO_TRY(flight.ran, processor.submit(*step.executable, {step.tokens, position, inputs, step.outputs}));
+  HETERO_TRY(flight.ran, processor.submit(*step.executable,
+                                          {step.tokens, position + step.first_row, inputs, step.outputs}));
   last_[p] = flight.ran;
   for (const Transfer& t : step.downloads) {
     HETERO_TRY(last_[p], processor.download(*t.buffer, t.region));
@@ -241,7 +242,7 @@ Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t
       for (size_t k = 0; (step.awaited || plan.head) && k < step.outputs.size(); ++k) {
         const Binding& output = step.outputs[k];
         const Value& value = graph_.value(graph_.op(step.op).outputs[k]);
-        const int64_t row = value.rows == Rows::kContext ? position : 0;
+        const int64_t row = value.rows == Rows::kContext ? position + step.first_row : 0;
         const Bytes element = traits(value.dtype).block_bytes;
         HETERO_RETURN_IF_ERROR(processor.remap(*output.buffer,
                                                (output.offset + row * output.stride) * element,
@@ -332,9 +333,10 @@ void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nano
     const Interval interval = flights_[i].ran.timeline->interval(flights_[i].ran.ticket);
     busy_[p] += interval.end - interval.begin;
     use_[p].steps += 1;
-    use_[p].macs += graph_.op(step.op).is<Attention>()
-                        ? op_macs(graph_, step.op, 0, graph_.output_cols(step.op), plan.tokens, position)
-                        : step.macs;
+    use_[p].macs +=
+        graph_.op(step.op).is<Attention>()
+            ? op_macs(graph_, step.op, 0, graph_.output_cols(step.op), step.tokens, position + step.first_row)
+            : step.macs;
     if (trace_ != nullptr && interval.end > interval.begin) {
       trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens,
                   step.predicted > Nanos{} ? step.predicted : times_.ran(step.time));

@@ -95,6 +95,54 @@ TEST(Executor, EveryStrategyGivesTheReferenceLogits) {
   }
 }
 
+/// GPU and NPU by columns; all rows in two parts, [0, rows) and the others, but for the GPU's share of
+/// linear operators.
+Plan in_parts_of_rows(const Graph& graph, int64_t tokens, int64_t rows) {
+  Plan plan;
+  plan.strategy = "tensor";
+  plan.tokens = tokens;
+  plan.processors = {"gpu0", "npu0"};
+  for (int op = 0; op < graph.head_begin; ++op) {
+    const int64_t cols = graph.output_cols(op);
+    const int64_t cut = cols / 2;
+    const bool linear = graph.op(op).is<Linear>();
+    for (const auto& [begin, end] : {std::pair(int64_t{0}, rows), std::pair(rows, tokens)}) {
+      plan.steps.push_back({op, linear ? 1 : 0, begin, end, 0, linear ? cut : cols, end - begin, {}, {}});
+    }
+    if (linear) {
+      plan.steps.push_back({op, 0, 0, tokens, cut, cols, tokens, {}, {}});
+    }
+  }
+  return plan;
+}
+
+TEST(Executor, PlansInPartsOfRowsGiveTheReferenceLogits) {
+  FakeScript slow;
+  slow.delay = std::chrono::microseconds(300);
+  for (const auto& [gpu, npu] : {std::pair(FakeScript(), slow), std::pair(slow, FakeScript())}) {
+    for (const Sync sync : {Sync::kFast, Sync::kDriver}) {
+      Machine machine(gpu, npu);
+      machine.executor->set_sync(sync);
+      Reference reference(machine.tiny.graph, kCapacity.context);
+      const std::vector<int32_t> ids = some_ids(50);
+      const std::vector<float> truth = reference.forward(ids, 0);
+      int64_t position = 0;
+      for (const int64_t length : {29, 21}) {
+        const auto linked = machine.executor->prepare(in_parts_of_rows(machine.tiny.graph, length, 16));
+        ASSERT_TRUE(linked.ok()) << linked.status().message();
+        std::copy(ids.begin() + position, ids.begin() + position + length, machine.executor->ids().begin());
+        ASSERT_TRUE(machine.executor->run(**linked, position).ok());
+        const auto logits = machine.head(Strategy::kCpu, 0, length);
+        ASSERT_TRUE(logits.ok()) << logits.status().message();
+        const auto from = truth.begin() + position * machine.tiny.graph.shape.vocabulary;
+        EXPECT_EQ(*logits, std::vector<float>(from, from + length * machine.tiny.graph.shape.vocabulary))
+            << sync_name(sync) << " position " << position;
+        position += length;
+      }
+    }
+  }
+}
+
 TEST(Executor, SlowProcessorsAreWaitedFor) {
   FakeScript slow;
   slow.delay = std::chrono::milliseconds(1);

@@ -21,6 +21,7 @@ struct LinkedStep {
   int processor = 0;
   std::shared_ptr<const Executable> executable;
   int64_t tokens = 0;  // padding included
+  int64_t first_row = 0;
   int64_t first_column = 0;
   int64_t columns = 0;  // of each output
   int64_t macs = 0;     // at position 0
