@@ -4,8 +4,7 @@
   hetero profile -m M --strategy tensor
   bench/predictions.py --hetero build/release/hetero -m M
 
-Every length runs in a process of its own, -r times; the median counts. On the OpenVINO stand-in, the first
-pass of each number of rows also makes kernels, which no plan predicts: there, this shows first passes. The prediction is the plan's,
+Every length runs in a process of its own, -r times; the median counts. The prediction is the plan's,
 made before anything of that length ran (field coexecution.predicted_ms of `hetero run --json`).
 """
 import argparse
