@@ -128,8 +128,7 @@ Result<std::vector<OpTime>> BenchPass::collect() {
   Nanos last_end{};
   for (const Pending& p : pending_) {
     const Interval interval = p.fence.timeline->interval(p.fence.ticket);
-    batched_ = batched_ || (!times.empty() && times.back().interval.begin == interval.begin &&
-                            times.back().interval.end == interval.end && interval.end > interval.begin);
+    batched_ = batched_ || interval.end == Nanos{};  // done without one: the last of its batch has it
     // What its queue was held up for: since the one before, or, where the control thread came late,
     // since the submission.
     const Nanos start = std::max(last_end, std::min(interval.begin, p.submitted));
@@ -137,7 +136,10 @@ Result<std::vector<OpTime>> BenchPass::collect() {
     last_end = interval.end;
   }
   if (batched_) {
-    const Nanos all = times.back().interval.end - times.front().interval.begin;
+    Nanos all{};
+    for (const OpTime& t : times) {
+      all += t.interval.end - t.interval.begin;
+    }
     for (OpTime& t : times) {
       t.time = all / static_cast<int64_t>(times.size());
     }
