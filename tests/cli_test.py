@@ -35,8 +35,8 @@ class Cli(unittest.TestCase):
             f.write(content if isinstance(content, bytes) else json.dumps(content).encode())
         return path
 
-    def json_of(self, *args):
-        result = hetero(*args)
+    def json_of(self, *args, **kwargs):
+        result = hetero(*args, **kwargs)
         self.assertEqual(result.returncode, 0, result.stderr.decode())
         return json.loads(result.stdout)
 
@@ -416,6 +416,14 @@ class Cli(unittest.TestCase):
                             > 1.5 * min(a['given']['median_ns'], a['exchanged']['median_ns'])
                             for a in npu['by_order']))
         self.assertEqual({p['tokens'] for p in c['predictions']}, {1, 64, 256, 512})
+
+    def test_characterize_where_a_driver_times_batches_only(self):
+        if not any(p['id'] == 'gpu0' and p['stand_in'] for p in self.json_of('devices', '--json')['processors']):
+            self.skipTest('no stand-in for a GPU')
+        c = self.json_of('characterize', '--processors', 'gpu0', '--width', '256', '--time', '6', '--json',
+                         env={**os.environ, 'HETERO_OPENCL_INTERVALS': 'batch'})
+        for point in c['products'][0]['by_rows']:
+            self.assertLess(point['of_peak'], 2)  # both are measured; a time of nothing is a million times the peak
 
     def test_characterize_refuses_wrong_calls(self):
         self.assert_error(hetero('characterize', '--processors', 'gpu99'), 1, 'gpu99')
