@@ -36,9 +36,14 @@ def main():
     args = parser.parse_args()
     lengths = [int(n) for n in args.lengths.split(",")]
     results = {n: [] for n in lengths}
-    for _ in range(args.runs):  # interleaved, so that a slow minute does not hit one length only
-        for n in lengths:
-            results[n].append(run(args, args.strategy, n))
+    try:
+        for round_ in range(args.runs):  # interleaved, so that a slow minute does not hit one length only
+            for n in lengths:
+                print(f"round {round_ + 1} of {args.runs}: {n} tokens", file=sys.stderr, flush=True)
+                results[n].append(run(args, args.strategy, n))
+    except KeyboardInterrupt:
+        print("stopped: the table has what was measured so far", file=sys.stderr)
+    lengths = [n for n in lengths if results[n]]
     errors = []
     print(f"{'tokens':>7} {'predicted ms':>13} {'measured ms':>12} {'error':>7}")
     for n in lengths:
@@ -50,7 +55,8 @@ def main():
         error = predicted / measured - 1
         errors.append(abs(error))
         print(f"{rows[0]['prompt_tokens']:>7} {predicted:>13.2f} {measured:>12.2f} {100 * error:>+6.1f}%")
-    print(f"median of the absolute errors: {100 * statistics.median(errors):.1f}%")
+    if errors:
+        print(f"median of the absolute errors: {100 * statistics.median(errors):.1f}%")
 
 
 if __name__ == "__main__":

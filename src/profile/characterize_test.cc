@@ -27,6 +27,8 @@ struct Scene {
     options.dtype = DType::kF32;
     options.profiler.lengths = {1, 32};
     options.profiler.rounds = 1;
+    // Sanitizers take minutes; how long it took is not the question.
+    options.products_budget = options.profile_budget = std::chrono::hours(1);
     options.peaks["gpu0"] = {1000.0, 100.0, "given"};
   }
   Result<Characterization> run(std::vector<Processor*> processors) {
