@@ -126,23 +126,27 @@ Result<std::vector<OpTime>> BenchPass::collect() {
   }
   HETERO_RETURN_IF_ERROR(pending_.back().fence.wait());
   Nanos last_end{};
-  for (const Pending& p : pending_) {
-    const Interval interval = p.fence.timeline->interval(p.fence.ticket);
-    batched_ = batched_ || interval.end == Nanos{};  // done without one: the last of its batch has it
-    // What its queue was held up for: since the one before, or, where the control thread came late,
-    // since the submission.
-    const Nanos start = std::max(last_end, std::min(interval.begin, p.submitted));
-    times.push_back({p.op, interval, std::max(Nanos{}, interval.end - start)});
-    last_end = interval.end;
-  }
-  if (batched_) {
-    Nanos all{};
-    for (const OpTime& t : times) {
-      all += t.interval.end - t.interval.begin;
+  size_t batch = 0;  // submissions since the last one with an interval
+  for (const Pending& last : pending_) {
+    ++batch;
+    const Interval all = last.fence.timeline->interval(last.fence.ticket);
+    if (all.end == Nanos{}) {
+      batched_ = true;  // done without one: the last of its batch has that of all
+      continue;
     }
-    for (OpTime& t : times) {
-      t.time = all / static_cast<int64_t>(times.size());
+    const Nanos each = (all.end - all.begin) / static_cast<int64_t>(batch);
+    for (size_t i = 0; i < batch; ++i) {
+      const Pending& p = pending_[times.size()];
+      const Nanos begin = all.begin + static_cast<int64_t>(i) * each;
+      const Interval interval{begin, i + 1 == batch ? all.end : begin + each};
+      // What its queue was held up for: since the one before, or, where the control thread came late,
+      // since the submission.
+      const Nanos start =
+          batched_ ? interval.begin : std::max(last_end, std::min(interval.begin, p.submitted));
+      times.push_back({p.op, interval, std::max(Nanos{}, interval.end - start)});
+      last_end = interval.end;
     }
+    batch = 0;
   }
   pending_.clear();
   return times;

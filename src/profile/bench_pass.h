@@ -15,7 +15,8 @@
 
 namespace hetero {
 
-/// A submission and how long its queue took for it.
+/// A submission and how long its queue took for it. Where the driver tells only of several together, each has
+/// an equal part.
 struct OpTime {
   int op = 0;
   Interval interval;

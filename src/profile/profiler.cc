@@ -20,6 +20,14 @@ constexpr int64_t kChunkPosition = 512;  // where a later part of a prompt begin
 constexpr int kHandoffRounds = 25;
 constexpr int kTogetherRounds = 3;
 
+/// Reorders `v`, which is not empty.
+template <class T>
+T median(std::vector<T>& v) {
+  const auto at = v.begin() + static_cast<int64_t>(v.size() / 2);
+  std::nth_element(v.begin(), at, v.end());
+  return *at;
+}
+
 /// As the executor's fast synchronization: asleep for half of what the last wait for this processor took,
 /// which was for the same work, then looking again and again. A thread that only looks would slow
 /// stand-ins, which need its core.
@@ -588,10 +596,6 @@ class Profiler {
       return l.time > Nanos{} ? static_cast<double>(l.bytes) / static_cast<double>(l.time.count()) : 0.0;
     };
     // Medians of several rounds, since whatever else the machine does meanwhile looks like contention.
-    const auto median = [](std::vector<double> v) {
-      std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size() / 2), v.end());
-      return v[v.size() / 2];
-    };
     std::vector<std::vector<double>> gbps(set.size());
     std::vector<std::vector<double>> slower(set.size());
     for (int round = 0; round < kTogetherRounds; ++round) {
@@ -637,25 +641,20 @@ Summary summary_of(std::vector<Nanos> samples) {
   if (samples.empty()) {
     return {};
   }
-  const auto middle = [](std::vector<Nanos>& v) {
-    const auto at = v.begin() + static_cast<int64_t>(v.size() / 2);
-    std::nth_element(v.begin(), at, v.end());
-    return *at;
-  };
   const auto spread_around = [&](Nanos center) {
     std::vector<Nanos> distances;
     for (const Nanos s : samples) {
       distances.push_back(s > center ? s - center : center - s);
     }
-    return middle(distances);
+    return median(distances);
   };
   Summary out;
-  out.median = middle(samples);
+  out.median = median(samples);
   out.spread = spread_around(out.median);
   // A spread of almost nothing would make outliers of everything.
   const Nanos limit = std::max(5 * out.spread, out.median / 50);
   std::erase_if(samples, [&](Nanos s) { return s > out.median + limit || s < out.median - limit; });
-  out.median = middle(samples);
+  out.median = median(samples);
   out.spread = spread_around(out.median);
   out.samples = static_cast<int>(samples.size());
   return out;
