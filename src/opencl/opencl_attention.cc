@@ -170,7 +170,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
   made->cache_element = f16 ? 2 : 4;
   const auto program = [&](const std::string& name, std::string_view kernels, const std::string& defines) {
     return kernel_program(
-        context, name, {kernels},
+        context, name, {opencl_kernels::cache, kernels},
         fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim, f16 ? " -DCACHE_F16" : "", defines));
   };
   const auto block = [&](const std::string& name, std::string_view kernels, int64_t queries, int64_t lanes,

@@ -9,6 +9,7 @@ extern const std::string_view common;
 extern const std::string_view flag;
 extern const std::string_view elementwise;
 extern const std::string_view blocks;
+extern const std::string_view cache;
 extern const std::string_view linear_cpu;
 extern const std::string_view linear_gpu;
 extern const std::string_view linear_gpu_tile;

@@ -8,17 +8,10 @@
 #define QUERIES 12  // rows of one block; a multiple of 2
 #define KEYS 32     // decoded at a time; a multiple of 8
 
-// A score below all others; what rows summed up before their first key is rescaled to zero by it.
-#define LOWEST -1e30f
-
 #ifdef CACHE_F16
-#define CACHE_TYPE half
 #define CACHE8(p) vload_half8(0, p)
-#define CACHE1(p) vload_half(0, p)
 #else
-#define CACHE_TYPE float
 #define CACHE8(p) vload8(0, p)
-#define CACHE1(p) (*(p))
 #endif
 
 // `count` rows of a cache as floats, zeros behind HEAD_DIM and behind the last row.

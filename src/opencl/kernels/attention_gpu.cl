@@ -8,17 +8,6 @@
 #define STRIDE (HEAD_DIM + 1)  // odd or not, neighbours' rows start in different banks
 #define OWNED ((QUERIES * HEAD_DIM + LANES - 1) / LANES)  // outputs of one work-item
 
-// A score below all others. Not -INFINITY: some compilers take infinities for granted never to occur.
-#define LOWEST -1e30f
-
-#ifdef CACHE_F16
-#define CACHE_TYPE half
-#define CACHE1(p) vload_half(0, p)
-#else
-#define CACHE_TYPE float
-#define CACHE1(p) (*(p))
-#endif
-
 kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_stride,              //
                                  global const CACHE_TYPE* k_cache, long k_offset, long k_stride,  //
                                  global const CACHE_TYPE* v_cache, long v_offset, long v_stride,  //

@@ -6,23 +6,6 @@
 
 #define STEP_KEYS 32               // keys at a time
 #define KEY_LANES (LANES / STEP_KEYS)  // work-items that share a key
-#define LOWEST -1e30f
-
-#ifdef CACHE_F16
-#define CACHE_TYPE half
-inline float8 cache8(global const half* p) {
-  const uint4 raw = *(global const uint4*)p;
-  return (float8)(halves_of(raw.s0), halves_of(raw.s1), halves_of(raw.s2), halves_of(raw.s3));
-}
-#define CACHE1(p) vload_half(0, p)
-#else
-#define CACHE_TYPE float
-inline float8 cache8(global const float* p) {
-  global const float4* v = (global const float4*)p;
-  return (float8)(v[0], v[1]);
-}
-#define CACHE1(p) (*(p))
-#endif
 
 // Values: lanes side by side have neighbouring elements, and where there are more lanes than elements,
 // V_PARTS sets of lanes share the keys.

@@ -8,21 +8,6 @@
 #define ROW4 (HEAD_DIM / 4 + 1)  // float4s of a row in local memory
 #define OWNED4 (HEAD_DIM / 64)   // float4s of outputs of one work-item, for each query
 #define P_ROW (TILE_QUERIES + 4)
-#define LOWEST -1e30f
-
-#ifdef CACHE_F16
-#define CACHE_TYPE half
-inline float8 cache8(global const half* p) {
-  const uint4 raw = *(global const uint4*)p;
-  return (float8)(halves_of(raw.s0), halves_of(raw.s1), halves_of(raw.s2), halves_of(raw.s3));
-}
-#else
-#define CACHE_TYPE float
-inline float8 cache8(global const float* p) {
-  global const float4* v = (global const float4*)p;
-  return (float8)(v[0], v[1]);
-}
-#endif
 
 // Rows begin .. of a cache; rows behind the last repeat it.
 inline void bring_rows(global const CACHE_TYPE* cache, long stride, int begin, int last, local float4* rows) {
