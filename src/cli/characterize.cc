@@ -31,6 +31,7 @@ struct CharacterizeCommand {
   std::vector<std::string> processors;
   std::vector<std::string> peaks;
   std::string soc;
+  std::string activations = "f32";
   int threads = 0;
   int64_t width = 0;
   double seconds = 130.0;
@@ -111,8 +112,12 @@ std::map<std::string, Peak> measured_peaks(const std::vector<Member>& members) {
       by_cores[cpus.size()] = cpu::measure_roofline(cpu_levels().back(), pool);
     }
     const cpu::Roofline& r = by_cores[cpus.size()];
-    peaks[m.found->info.id] = {r.f32_gflops, r.read_gbs,
-                               fmt::format("measured: f32 multiply-adds from registers on {} {}", cpus.size(),
+    const bool q8 = m.options.int8_activations && m.found->info.kind == "cpu";
+    const auto& [gflops, what] = q8 && r.bf16_gflops > 0.0 ? std::pair(r.bf16_gflops, "bf16 tiles")
+                                 : q8                      ? std::pair(r.int8_gops, "8-bit multiply-adds")
+                                                           : std::pair(r.f32_gflops, "f32 multiply-adds");
+    peaks[m.found->info.id] = {gflops, r.read_gbs,
+                               fmt::format("measured: {} from registers on {} {}", what, cpus.size(),
                                            cpus.size() == 1 ? "core" : "cores")};
   }
   return peaks;
@@ -201,7 +206,10 @@ Result<Opened> open_real(const CharacterizeCommand& o, Progress& progress, Chara
   Opened out;
   progress.show("looking for processors", 0, 0);
   out.found = find_processors();
-  HETERO_TRY(const std::vector<Member> members, members_of(out.found, o.processors, o.threads));
+  HETERO_TRY(std::vector<Member> members, members_of(out.found, o.processors, o.threads));
+  for (Member& m : members) {
+    m.options.int8_activations = o.activations == "q8";
+  }
   options.peaks = measured_peaks(members);
   for (const Member& m : members) {
     const ProcessorInfo& info = m.found->info;
@@ -326,6 +334,11 @@ Command register_characterize(CLI::App& app) {
       ->delimiter(',');
   command->add_option("--soc", o->soc, "A simulated chip instead of this machine: a name or a chip's file");
   command->add_option("--threads", o->threads, "CPUs to use (default: all)")->check(CLI::Range(1, 4096));
+  command
+      ->add_option("--activations", o->activations,
+                   "What the CPU's products round activations to: f32 (exact) or q8 (8 bits in blocks of 32)")
+      ->check(CLI::IsMember({"f32", "q8"}))
+      ->capture_default_str();
   command->add_option("--peak", o->peaks, "Known peak of a processor: gpu0=62000 (GFLOPS)")->delimiter(',');
   command->add_option("--width", o->width, "Of the products' matrices (default: about the model's)")
       ->check(CLI::Range(256, 16384));
@@ -341,7 +354,7 @@ Command register_characterize(CLI::App& app) {
       "  hetero characterize -o report.html\n"
       "  hetero characterize --processors gpu0,npu0 -m model.gguf -o report.html --as-soc machine.json\n"
       "  hetero characterize --soc snapdragon-8-gen-3 -o report.html\n"
-      "  hetero characterize --processors cpu,gpu0 --peak gpu0=62000 --json");
+      "  hetero characterize --processors cpu,gpu0 --activations q8 --peak gpu0=62000 --json");
   return [o] { return run(*o); };
 }
 

@@ -193,7 +193,8 @@ Status run(const PlanCommand& o) {
     return {};
   }
   auto steps = to_json(graph, body.plan)["steps"];
-  for (const auto& step : to_json(graph, head.plan)["steps"]) {
+  const auto of_head = to_json(graph, head.plan);
+  for (const auto& step : of_head["steps"]) {
     steps.push_back(step);
   }
   auto operators = operators_json(body);

@@ -191,7 +191,7 @@ class Session {
   void keep_plans();
   void release_copied();
   Status check(std::span<const TokenId> ids) const;
-  Status body(std::span<const TokenId> ids, const std::atomic<bool>* cancel);
+  Status body(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
   Status head(int64_t rows, int64_t first_row);
   void count_predicted(bool head, int64_t tokens);
   Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);

@@ -186,16 +186,29 @@ Status Session::check(std::span<const TokenId> ids) const {
   return {};
 }
 
-Status Session::body(std::span<const TokenId> ids, const std::atomic<bool>* cancel) {
+/// One pass over the body, and if wanted the logits behind its last row.
+Status Session::body(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
   HETERO_RETURN_IF_ERROR(finish_adapting());
   const auto rows = static_cast<int64_t>(ids.size());
+  const auto position = static_cast<int64_t>(tokens_.size());
   HETERO_TRY(const LinkedPlan* const linked, plan(false, rows));
+  // Linking the head's plan now might unlink the body's, so only as it is.
+  const auto head_plan = plans_.find({true, 1});
+  const bool together =
+      with_head && plans_[{false, rows}].whole && head_plan != plans_.end() && head_plan->second.whole;
   std::copy(ids.begin(), ids.end(), executor_->ids().begin());
-  HETERO_RETURN_IF_ERROR(executor_->run(*linked, static_cast<int64_t>(tokens_.size()), 0, cancel));
+  if (together) {
+    head_plan->second.used = ++uses_;
+    HETERO_RETURN_IF_ERROR(
+        executor_->run_with_head(*linked, position, *head_plan->second.linked, rows - 1, cancel));
+    count_predicted(true, 1);
+  } else {
+    HETERO_RETURN_IF_ERROR(executor_->run(*linked, position, 0, cancel));
+  }
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   count_predicted(false, rows);
   adapt(*linked, rows);
-  return {};
+  return with_head && !together ? head(1, rows - 1) : Status();
 }
 
 Status Session::head(int64_t rows, int64_t first_row) {
@@ -216,15 +229,11 @@ void Session::count_predicted(bool head, int64_t tokens) {
   }
 }
 
-/// One pass over the body, and if wanted the logits behind its last row; again, where a processor
-/// fails meanwhile.
+/// Runs a pass again, where a processor fails meanwhile.
 Status Session::pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
   for (;;) {
     const size_t before = tokens_.size();
-    Status status = body(ids, cancel);
-    if (status.ok() && with_head) {
-      status = head(1, static_cast<int64_t>(ids.size()) - 1);
-    }
+    const Status status = body(ids, with_head, cancel);
     if (status.ok()) {
       return {};
     }
@@ -389,7 +398,7 @@ Status Session::feed_with_logits(std::span<const TokenId> ids,
   const auto vocabulary = static_cast<size_t>(engine_.graph_.shape.vocabulary);
   for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(kMaxPassTokens)) {
     const auto part = ids.subspan(begin, std::min(ids.size() - begin, static_cast<size_t>(kMaxPassTokens)));
-    HETERO_RETURN_IF_ERROR(body(part, nullptr));
+    HETERO_RETURN_IF_ERROR(body(part, false, nullptr));
     for (int64_t first = 0; first < static_cast<int64_t>(part.size()); first += kMaxHeadRows) {
       const int64_t rows = std::min(static_cast<int64_t>(part.size()) - first, kMaxHeadRows);
       HETERO_RETURN_IF_ERROR(head(rows, first));

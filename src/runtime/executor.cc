@@ -103,6 +103,10 @@ Result<Buffer*> Executor::buffer(int slot, int processor) {
   return buffer.get();
 }
 
+std::vector<Executor::Flight>& Executor::flights(const LinkedPlan& plan) {
+  return flights_[plan.head ? 1 : 0];
+}
+
 Compilation Executor::compilation(int processor, const Step& step, bool head) const {
   Processor& p = *processors_[static_cast<size_t>(processor)];
   // A processor with dynamic shapes needs one executable for all lengths.
@@ -326,8 +330,8 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   if (progress) {
     progress(done, done);
   }
-  if (flights_.size() < linked->steps.size()) {
-    flights_.resize(linked->steps.size());
+  if (std::vector<Flight>& room = flights(*linked); room.size() < linked->steps.size()) {
+    room.resize(linked->steps.size());
   }
   plans_.push_back(std::move(linked));
   return plans_.back().get();

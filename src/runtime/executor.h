@@ -3,6 +3,7 @@
 // (sync.h says how).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -84,6 +85,10 @@ class Executor {
   Status run(const LinkedPlan& plan, int64_t position, int64_t first_row = 0,
              const std::atomic<bool>* cancel = nullptr);
 
+  /// run(body) and run(head), as far as possible without waiting in between.
+  Status run_with_head(const LinkedPlan& body, int64_t position, const LinkedPlan& head, int64_t first_row,
+                       const std::atomic<bool>* cancel = nullptr);
+
   /// The logits of the last head pass: row i at logits() + i * vocabulary.
   const float* logits() const;
 
@@ -92,7 +97,7 @@ class Executor {
   const std::vector<ProcessorUse>& use() const { return use_; }
   void clear_use();
   const std::vector<Processor*>& processors() const { return processors_; }
-  /// By processor, for the last pass.
+  /// By processor, for the last run().
   const std::vector<Pace>& pace() const { return pace_; }
   /// Measured multiply-accumulates per second of processor `a`, divided by those of all, in operators
   /// that processors share; nullopt where nothing was measured. `plan` has run.
@@ -137,6 +142,9 @@ class Executor {
   Status bind(const Plan& plan, LinkedPlan& linked);
   Status bring_home(const LinkedPlan& plan, int64_t position);
   Status make_current(ValueId value, int processor, int64_t rows);
+  bool follows_in_queue(const LinkedPlan& body, const LinkedPlan& head) const;
+  Status run(const std::array<const LinkedPlan*, 2>& plans, int64_t position, int64_t first_row,
+             const std::atomic<bool>* cancel);
   Status run_fast(const LinkedPlan& plan, int64_t position, int64_t first_row,
                   const std::atomic<bool>* cancel);
   Status run_by_driver(const LinkedPlan& plan, int64_t position, int64_t first_row,
@@ -149,7 +157,9 @@ class Executor {
   void flush();
   void learn(const LinkedPlan& plan);
   Status drain();
-  void count(const LinkedPlan& plan, int64_t position, Nanos begin, Nanos end);
+  void count(const LinkedPlan& plan, int64_t position);
+  void note_written(const LinkedPlan& plan);
+  std::vector<Flight>& flights(const LinkedPlan& plan);
   Region region(ValueId value, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
   int find_processor(const std::string& id) const;
 
@@ -167,13 +177,13 @@ class Executor {
   Sync sync_ = Sync::kFast;
   StepTimes times_;
   Waiter waiter_;
-  std::vector<Flight> flights_;  // by step of the running plan
-  std::vector<size_t> next_;     // by processor: how many of its steps are submitted
+  std::array<std::vector<Flight>, 2> flights_;  // of the body's steps, and the head's
+  std::vector<size_t> next_;                    // by processor: how many of its steps are submitted
   std::vector<Nanos> tail_;      // by processor: when all that is submitted is expected to be done
   std::vector<bool> unflushed_;  // by processor
   std::vector<Binding> moved_inputs_;
   std::vector<int> together_;  // steps with one interval, while learn() looks at them
-  std::vector<Nanos> busy_;  // by processor, in one pass
+  std::vector<Nanos> busy_;    // by processor, in one pass
   std::vector<ProcessorUse> use_;
   std::vector<Pace> pace_;
   int failed_ = -1;

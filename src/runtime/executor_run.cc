@@ -90,7 +90,7 @@ Status Executor::submit(const LinkedPlan& plan, int index, int64_t position, int
 
 Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, int64_t first_row) {
   const LinkedStep& step = plan.steps[static_cast<size_t>(index)];
-  Flight& flight = flights_[static_cast<size_t>(index)];
+  Flight& flight = flights(plan)[static_cast<size_t>(index)];
   const auto p = static_cast<size_t>(step.processor);
   Processor& processor = *processors_[p];
   for (const Transfer& t : step.uploads) {
@@ -130,7 +130,7 @@ Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, in
 
 Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
   for (const int w : plan.steps[static_cast<size_t>(index)].waits) {
-    Flight& flight = flights_[static_cast<size_t>(w)];
+    Flight& flight = flights(plan)[static_cast<size_t>(w)];
     const auto p = static_cast<size_t>(plan.steps[static_cast<size_t>(w)].processor);
     // Step w is submitted once it is among the first next_ of its queue.
     const std::vector<int>& queue = plan.queues[p];
@@ -149,7 +149,7 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
     const Nanos off = clock_.now() - flight.expected;
     tail_[p] += off;
     for (size_t k = next_[p]; k-- > 0 && queue[k] != w;) {
-      flights_[static_cast<size_t>(queue[k])].expected += off;
+      flights(plan)[static_cast<size_t>(queue[k])].expected += off;
     }
   }
   return true;
@@ -166,7 +166,7 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
     Nanos ready{};
     bool submitted = true;
     for (const int w : plan.steps[static_cast<size_t>(plan.queues[p][next_[p]])].waits) {
-      const Flight& flight = flights_[static_cast<size_t>(w)];
+      const Flight& flight = flights(plan)[static_cast<size_t>(w)];
       const auto from = static_cast<size_t>(plan.steps[static_cast<size_t>(w)].processor);
       submitted = submitted && next_[from] > 0 && plan.queues[from][next_[from] - 1] >= w;
       ready = flight.done ? ready : std::max(ready, flight.expected);
@@ -237,7 +237,7 @@ Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t
       const LinkedStep& step = plan.steps[begin];
       Processor& processor = *processors_[static_cast<size_t>(step.processor)];
       HETERO_RETURN_IF_ERROR(blame(step.processor, processor.finish()));
-      HETERO_RETURN_IF_ERROR(blame(step.processor, flights_[begin].visible.wait()));
+      HETERO_RETURN_IF_ERROR(blame(step.processor, flights(plan)[begin].visible.wait()));
       // What nobody else reads stays where it is.
       for (size_t k = 0; (step.awaited || plan.head) && k < step.outputs.size(); ++k) {
         const Binding& output = step.outputs[k];
@@ -253,8 +253,40 @@ Status Executor::run_by_driver(const LinkedPlan& plan, int64_t position, int64_t
   return {};
 }
 
+/// Whether the head may be queued behind the body at once: one processor has all of it, and wrote all that
+/// it reads of the body's.
+bool Executor::follows_in_queue(const LinkedPlan& body, const LinkedPlan& head) const {
+  if (sync_ != Sync::kFast || head.steps.empty()) {
+    return false;
+  }
+  const int p = head.steps.front().processor;
+  const auto alone = [&](const LinkedStep& step) { return step.processor == p; };
+  const auto written = [&](const LinkedPlan::External& e) {
+    return std::any_of(body.written.begin(), body.written.end(),
+                       [&](const LinkedPlan::Written& w) { return w.value == e.value && w.processor == p; });
+  };
+  return std::all_of(head.steps.begin(), head.steps.end(), alone) &&
+         std::all_of(head.externals.begin(), head.externals.end(), written);
+}
+
 Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row,
                      const std::atomic<bool>* cancel) {
+  return run({&plan, nullptr}, position, first_row, cancel);
+}
+
+Status Executor::run_with_head(const LinkedPlan& body, int64_t position, const LinkedPlan& head,
+                               int64_t first_row, const std::atomic<bool>* cancel) {
+  if (!follows_in_queue(body, head)) {
+    HETERO_RETURN_IF_ERROR(run({&body, nullptr}, position, 0, cancel));
+    return run({&head, nullptr}, 0, first_row, nullptr);
+  }
+  return run({&body, &head}, position, first_row, cancel);
+}
+
+/// A plan, and another behind it in the queue of a processor.
+Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t position, int64_t first_row,
+                     const std::atomic<bool>* cancel) {
+  const LinkedPlan& plan = *plans[0];
   if (!plan.head && position + plan.tokens > capacity_.context) {
     return resource_exhausted(fmt::format("the context is full: {} tokens at position {}, but it holds {}",
                                           plan.tokens, position, capacity_.context));
@@ -264,13 +296,41 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
   std::fill(next_.begin(), next_.end(), 0);
   std::fill(tail_.begin(), tail_.end(), Nanos{});
   HETERO_RETURN_IF_ERROR(bring_home(plan, position));
-  const Status status = sync_ == Sync::kFast ? run_fast(plan, position, first_row, cancel)
-                                             : run_by_driver(plan, position, first_row, cancel);
+  Status status = sync_ == Sync::kFast ? run_fast(plan, position, plan.head ? first_row : 0, cancel)
+                                       : run_by_driver(plan, position, plan.head ? first_row : 0, cancel);
+  if (status.ok() && plans[1] != nullptr) {
+    flush();
+    const auto own = static_cast<size_t>(plans[1]->steps.front().processor);
+    for (size_t p = 0; p < processors_.size() && status.ok(); ++p) {
+      // Others may still use memory that the head takes over.
+      status = p == own ? Status() : wait(static_cast<int>(p), last_[p], tail_[p]);
+    }
+    std::fill(next_.begin(), next_.end(), 0);
+    status = status.ok() ? run_fast(*plans[1], 0, first_row, nullptr) : status;
+  }
   const Status drained = drain();
   if (!status.ok()) {
     return status;
   }
   HETERO_RETURN_IF_ERROR(drained);
+  const Nanos end = clock_.now();
+  std::fill(busy_.begin(), busy_.end(), Nanos{});
+  std::fill(pace_.begin(), pace_.end(), Pace{});
+  for (const LinkedPlan* ran : plans) {
+    if (ran != nullptr) {
+      note_written(*ran);
+      count(*ran, ran->head ? 0 : position);  // the trace's predictions must not know the outcome
+      learn(*ran);
+    }
+  }
+  for (size_t p = 0; p < busy_.size(); ++p) {
+    use_[p].busy += busy_[p];
+    use_[p].wait += std::max(Nanos{}, end - begin - busy_[p]);
+  }
+  return {};
+}
+
+void Executor::note_written(const LinkedPlan& plan) {
   for (const LinkedPlan::Written& w : plan.written) {
     Home& home = homes_[static_cast<size_t>(w.value)];
     home.copies.assign(processors_.size(), false);
@@ -279,14 +339,10 @@ Status Executor::run(const LinkedPlan& plan, int64_t position, int64_t first_row
       home.copies[static_cast<size_t>(w.processor)] = true;
     }
   }
-  const Nanos end = clock_.now();
-  count(plan, position, begin, end);  // the trace's predictions must not know the outcome
-  learn(plan);
-  return {};
 }
 
 void Executor::learn(const LinkedPlan& plan) {
-  std::fill(pace_.begin(), pace_.end(), Pace{});
+  const std::vector<Flight>& flown = flights(plan);
   for (size_t p = 0; p < plan.queues.size(); ++p) {
     const std::vector<int>& queue = plan.queues[p];
     const auto step = [&](size_t k) -> const LinkedStep& {
@@ -297,7 +353,7 @@ void Executor::learn(const LinkedPlan& plan) {
     Nanos predicted{};  // of these
     bool known = true;  // whether all of these are predicted
     for (size_t k = 0; k < queue.size(); ++k) {
-      const Flight& flight = flights_[static_cast<size_t>(queue[k])];
+      const Flight& flight = flown[static_cast<size_t>(queue[k])];
       const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);
       predicted += should;
       known = known && should > Nanos{};
@@ -305,7 +361,7 @@ void Executor::learn(const LinkedPlan& plan) {
       if (interval.end == Nanos{}) {
         continue;
       }
-      const Nanos begin = std::max(free, flights_[static_cast<size_t>(queue[first])].submitted);
+      const Nanos begin = std::max(free, flown[static_cast<size_t>(queue[first])].submitted);
       const Nanos took = std::max(Nanos{}, interval.end - begin);
       const Nanos ran = interval.end - interval.begin;
       if (known) {
@@ -325,12 +381,12 @@ void Executor::learn(const LinkedPlan& plan) {
   }
 }
 
-void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nanos end) {
-  std::fill(busy_.begin(), busy_.end(), Nanos{});
+void Executor::count(const LinkedPlan& plan, int64_t position) {
+  const std::vector<Flight>& flown = flights(plan);
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const LinkedStep& step = plan.steps[i];
     const auto p = static_cast<size_t>(step.processor);
-    const Interval interval = flights_[i].ran.timeline->interval(flights_[i].ran.ticket);
+    const Interval interval = flown[i].ran.timeline->interval(flown[i].ran.ticket);
     busy_[p] += interval.end - interval.begin;
     use_[p].steps += 1;
     use_[p].macs +=
@@ -341,10 +397,6 @@ void Executor::count(const LinkedPlan& plan, int64_t position, Nanos begin, Nano
       trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens,
                   step.predicted > Nanos{} ? step.predicted : times_.ran(step.time));
     }
-  }
-  for (size_t p = 0; p < busy_.size(); ++p) {
-    use_[p].busy += busy_[p];
-    use_[p].wait += std::max(Nanos{}, end - begin - busy_[p]);
   }
 }
 

@@ -181,6 +181,84 @@ TEST(Executor, QueueOrderDoesTheWaitingWhereItCan) {
   EXPECT_EQ(both.npu->most_in_flight(), 1u);
 }
 
+/// As expect_reference, with the logits behind each pass from run_with_head.
+void expect_reference_behind(Machine& machine, Strategy prefill, Strategy decode) {
+  Reference reference(machine.tiny.graph, kCapacity.context);
+  const int64_t vocabulary = machine.tiny.graph.shape.vocabulary;
+  const std::vector<int32_t> ids = some_ids(40);
+  const std::vector<float> truth = reference.forward(ids, 0);
+  int64_t position = 0;
+  for (const int64_t length : {17, 1, 1, 20, 1}) {
+    const Strategy strategy = length == 1 ? decode : prefill;
+    const auto body = machine.prepare(strategy, false, length);
+    const auto head = machine.prepare(strategy, true, 1);
+    ASSERT_TRUE(body.ok() && head.ok());
+    std::copy_n(ids.begin() + position, length, machine.executor->ids().begin());
+    ASSERT_TRUE(machine.executor->run_with_head(**body, position, **head, length - 1).ok());
+    position += length;
+    const float* logits = machine.executor->logits();
+    const auto from = truth.begin() + (position - 1) * vocabulary;
+    EXPECT_EQ(std::vector<float>(logits, logits + vocabulary), std::vector<float>(from, from + vocabulary))
+        << strategy_name(strategy) << " position " << position;
+  }
+}
+
+TEST(Executor, BodyAndHeadTogetherGiveTheReferenceLogits) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  FakeScript slow;
+  slow.delay = std::chrono::microseconds(300);
+  for (const auto& [gpu, npu] : {std::pair{FakeScript(), FakeScript()},
+                                 {discrete, FakeScript()},
+                                 {discrete, discrete},
+                                 {slow, FakeScript()},
+                                 {FakeScript(), slow}}) {
+    for (const Strategy strategy : kAll) {
+      Machine machine(gpu, npu);
+      expect_reference_behind(machine, strategy, strategy);
+      expect_reference_behind(machine, strategy, Strategy::kGpu);
+    }
+    Machine by_driver(gpu, npu);
+    by_driver.executor->set_sync(Sync::kDriver);
+    expect_reference_behind(by_driver, Strategy::kTensor, Strategy::kGpu);
+  }
+}
+
+TEST(Executor, TheHeadIsQueuedBehindTheBodyWhereOneProcessorHasBoth) {
+  FakeScript slow;
+  slow.delay = std::chrono::milliseconds(20);
+  Machine machine(slow, {});
+  const auto body = machine.prepare(Strategy::kGpu, false, 1);
+  const auto head = machine.prepare(Strategy::kGpu, true, 1);
+  ASSERT_TRUE(body.ok() && head.ok());
+  machine.executor->ids()[0] = 3;
+  machine.gpu->set_delay({});
+  ASSERT_TRUE(machine.executor->run(**body, 0).ok());
+  const int of_body = machine.gpu->submitted();
+  machine.gpu->set_delay(slow.delay);
+  machine.executor->ids()[0] = 3;
+  machine.executor->clear_use();
+  ASSERT_TRUE(machine.executor->run_with_head(**body, 0, **head, 0).ok());
+  EXPECT_GT(machine.gpu->most_in_flight(), static_cast<uint64_t>(of_body));
+  EXPECT_EQ(machine.executor->use()[1].steps, machine.gpu->submitted() - of_body);
+}
+
+TEST(Executor, AFailureOfTheHeadBehindABodyIsReported) {
+  FakeScript script;
+  Machine counting;
+  const auto counted = counting.prepare(Strategy::kGpu, false, 1);
+  ASSERT_TRUE(counted.ok());
+  ASSERT_TRUE(counting.executor->run(**counted, 0).ok());
+  script.fail_at = static_cast<uint64_t>(counting.gpu->submitted()) + 1;  // the head's first
+  Machine machine(script, {});
+  const auto body = machine.prepare(Strategy::kGpu, false, 1);
+  const auto head = machine.prepare(Strategy::kGpu, true, 1);
+  ASSERT_TRUE(body.ok() && head.ok());
+  const Status status = machine.executor->run_with_head(**body, 0, **head, 0);
+  EXPECT_EQ(status.code(), Code::kDeviceLost);
+  EXPECT_EQ(machine.executor->failed(), 1);
+}
+
 TEST(Executor, DevicesWithMemoryOfTheirOwnGetExactlyWhatTheyRead) {
   FakeScript discrete;
   discrete.traits.coherent = false;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "text/grammar.h"
@@ -12,6 +13,21 @@ namespace hetero {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+// Logits that are looked at together: with a fixed number of them, compilers use vectors.
+constexpr size_t kBlock = 64;
+constexpr size_t kLanes = 16;
+
+float largest(const float* block) {
+  float lanes[kLanes];
+  std::copy(block, block + kLanes, lanes);
+  for (size_t i = kLanes; i < kBlock; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] = lanes[lane] > block[i + lane] ? lanes[lane] : block[i + lane];
+    }
+  }
+  return *std::max_element(lanes, lanes + kLanes);
+}
 
 Status out_of_range(const char* option, double value, const char* expected) {
   return invalid_argument(fmt::format("{} is {}, expected {}", option, value, expected));
@@ -89,45 +105,94 @@ void Sampler::keep_allowed(GrammarMatcher& grammar) {
   });
 }
 
+/// Fills logits_ and tops_. The last block is filled up with what never comes.
+void Sampler::adjust(std::span<const float> logits) {
+  const size_t blocks = (logits.size() + kBlock - 1) / kBlock;
+  logits_.resize(blocks * kBlock);
+  std::copy(logits.begin(), logits.end(), logits_.begin());
+  std::fill(logits_.begin() + static_cast<std::ptrdiff_t>(logits.size()), logits_.end(), kNever);
+  for (size_t block = 0; block < logits_.size(); block += kBlock) {
+    for (size_t i = 0; i < kBlock; ++i) {
+      const float logit = logits_[block + i];
+      logits_[block + i] = logit == logit ? logit : kNever;  // NaN is not
+    }
+  }
+  const auto known = [&](TokenId id) { return id >= 0 && static_cast<size_t>(id) < logits.size(); };
+  // A token that occurs several times is penalised once (each time from its original logit).
+  for (const TokenId id : recent_) {
+    if (known(id)) {
+      const float logit = logits[static_cast<size_t>(id)];
+      logits_[static_cast<size_t>(id)] = std::isnan(logit) ? kNever
+                                         : logit > 0       ? logit / options_.repeat_penalty
+                                                           : logit * options_.repeat_penalty;
+    }
+  }
+  for (const auto& [id, bias] : options_.logit_bias) {
+    if (known(id)) {
+      float& logit = logits_[static_cast<size_t>(id)];
+      logit = std::isnan(logit + bias) ? kNever : logit + bias;  // infinity, forbidden
+    }
+  }
+  tops_.resize(blocks);
+  for (size_t i = 0; i < blocks; ++i) {
+    tops_[i] = largest(&logits_[i * kBlock]);
+  }
+}
+
+/// Fills candidates_ with all of `vocabulary` tokens, or with all that are among the best `top_k`, and some
+/// more: as many blocks as that have a logit no less than `least`, so the best have it too.
+void Sampler::list_candidates(size_t vocabulary, size_t top_k) {
+  float least = kNever;
+  if (top_k < tops_.size()) {
+    order_.assign(tops_.begin(), tops_.end());
+    const auto kth = order_.begin() + static_cast<std::ptrdiff_t>(top_k - 1);
+    std::nth_element(order_.begin(), kth, order_.end(), std::greater<>());
+    least = *kth;
+  }
+  candidates_.clear();
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    if (tops_[block] < least) {
+      continue;
+    }
+    const size_t end = std::min(vocabulary, (block + 1) * kBlock);
+    for (size_t i = block * kBlock; i < end; ++i) {
+      if (logits_[i] >= least) {
+        candidates_.push_back({logits_[i], static_cast<TokenId>(i)});
+      }
+    }
+  }
+}
+
 TokenId Sampler::sample(std::span<const float> logits, GrammarMatcher* grammar) {
   if (logits.empty()) {
     return -1;
   }
-  const auto known = [](float logit) { return std::isnan(logit) ? kNever : logit; };
+  adjust(logits);
+  const size_t top_k = options_.top_k > 0 ? static_cast<size_t>(options_.top_k) : logits.size();
   std::vector<Candidate>& c = candidates_;
-  c.resize(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    c[i] = {known(logits[i]), static_cast<TokenId>(i)};
-  }
-  // A token that occurs several times is penalised once (each time from its original logit).
-  for (const TokenId id : recent_) {
-    if (id >= 0 && static_cast<size_t>(id) < logits.size()) {
-      const float logit = known(logits[static_cast<size_t>(id)]);
-      c[static_cast<size_t>(id)].logit =
-          logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
-    }
-  }
-  for (const auto& [id, bias] : options_.logit_bias) {
-    if (static_cast<size_t>(id) < logits.size()) {
-      c[static_cast<size_t>(id)].logit += bias;
-    }
-  }
+  Candidate best;
   if (grammar != nullptr) {
+    list_candidates(logits.size(), logits.size());
     keep_allowed(*grammar);
     if (c.empty()) {
       return -1;
     }
+    best = *std::min_element(c.begin(), c.end(), better);
+  } else {
+    const size_t block = static_cast<size_t>(std::max_element(tops_.begin(), tops_.end()) - tops_.begin());
+    const auto in_block = logits_.begin() + static_cast<std::ptrdiff_t>(block * kBlock);
+    const auto found = std::find(in_block, in_block + kBlock, tops_[block]);
+    best = {*found, static_cast<TokenId>(found - logits_.begin())};
   }
-  const Candidate best = *std::min_element(c.begin(), c.end(), better);
   if (options_.temperature == 0.0f || !std::isfinite(best.logit)) {
     return best.id;  // with an infinite logit there are no proportions to draw by
   }
-
-  size_t count = c.size();
-  const bool cuts = options_.top_k > 0 && static_cast<size_t>(options_.top_k) < count;
-  if (cuts) {
-    count = static_cast<size_t>(options_.top_k);
+  if (grammar == nullptr) {
+    list_candidates(logits.size(), top_k);
   }
+
+  const bool cuts = top_k < (grammar != nullptr ? c.size() : logits.size());
+  size_t count = std::min(c.size(), top_k);
   const auto end = [&] { return c.begin() + static_cast<std::ptrdiff_t>(count); };
   if (cuts || options_.top_p < 1.0f) {
     std::partial_sort(c.begin(), end(), c.end(), better);

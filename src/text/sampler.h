@@ -48,11 +48,16 @@ class Sampler {
     TokenId id;
   };
   static bool better(const Candidate& a, const Candidate& b);
+  void adjust(std::span<const float> logits);
+  void list_candidates(size_t vocabulary, size_t top_k);
   void keep_allowed(GrammarMatcher& grammar);
 
   SamplerOptions options_;
   std::mt19937_64 random_;
   std::deque<TokenId> recent_;
+  std::vector<float> logits_;  // with penalties and biases
+  std::vector<float> tops_;    // the largest of each block of logits_
+  std::vector<float> order_;   // tops_, partly in order
   std::vector<Candidate> candidates_;
   std::vector<Candidate> best_;
 };

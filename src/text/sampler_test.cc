@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -59,6 +61,40 @@ TEST(Sampler, TopKKeepsExactlyTheBestK) {
   EXPECT_EQ(support(o, logits), (std::set<TokenId>{1}));
   o.top_k = 99;
   EXPECT_EQ(support(o, logits).size(), 5u);
+}
+
+TEST(Sampler, TopKOfManyIsWhatSortingAllWouldKeep) {
+  // More logits than are looked at together, and a last lot that is not full; many are equal.
+  std::vector<float> logits(1003);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    logits[i] = static_cast<float>(i * 7919 % 251) / 251.0f;
+  }
+  logits[1002] = 2.0f;
+  logits[17] = kNan;
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::erase(order, 17);
+  std::sort(order.begin(), order.end(), [&](TokenId a, TokenId b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  for (const int k : {1, 2, 5, 12, 40}) {
+    SamplerOptions options = plain();
+    options.top_k = k;
+    options.temperature = 100.0f;  // all about as likely
+    EXPECT_EQ(support(options, logits), std::set<TokenId>(order.begin(), order.begin() + k)) << k;
+  }
+  Sampler greedy({.temperature = 0});
+  EXPECT_EQ(greedy.sample(logits), 1002);
+  logits[1002] = -kInf;
+  EXPECT_EQ(greedy.sample(logits), order[1]);
+}
+
+TEST(Sampler, InfinityThatIsForbiddenNeverComes) {
+  SamplerOptions options = plain();
+  options.temperature = 0;
+  options.logit_bias = {{1, -kInf}};
+  EXPECT_EQ(Sampler(options).sample(std::vector<float>{0, kInf, 1}), 2);
 }
 
 TEST(Sampler, TopPKeepsTheShortestHeadThatReachesIt) {
