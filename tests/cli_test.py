@@ -161,6 +161,23 @@ class Cli(unittest.TestCase):
         self.assertEqual(self.json_of(*args)['ids'], self.json_of(*args, '--no-mmap')['ids'])
 
     @needs_model
+    def test_a_cache_of_8_bits_takes_about_half_the_memory(self):
+        args = ['run', '-m', MODEL, '-p', 'The capital of France is', '--raw', '-n', '5', '--temp', '0', '-c', '512',
+                '--strategy', 'cpu', '--json']
+        half, eight = self.json_of(*args), self.json_of(*args, '--kv-cache', 'q8_0')
+        self.assertEqual((half['kv_cache'], eight['kv_cache']), ('F16', 'Q8_0'))
+        self.assertEqual(half['memory']['kv_cache_bytes'], 30 * 2 * 512 * 192 * 2)
+        self.assertEqual(eight['memory']['kv_cache_bytes'], 30 * 2 * 512 * 192 * 34 // 32)
+        self.assertTrue(eight['text'].startswith(' Paris.'), eight['text'])
+
+    @needs_tiny
+    def test_heads_that_blocks_of_the_cache_do_not_divide_are_an_error(self):
+        model = f'{CASES}/tiny/llama-gqa-untied-f32.gguf'
+        result = hetero('run', '-m', model, '-p', 'a', '--raw', '--strategy', 'cpu', '--kv-cache', 'q8_0')
+        self.assert_error(result, 1, model, '--kv-cache', 'multiple of 32')
+        self.assert_error(hetero('run', '-m', model, '-p', 'a', '--kv-cache', 'q4_0'), 2, '--kv-cache')
+
+    @needs_model
     def test_perplexity_scores_every_token_once(self):
         text = self.file('text.txt', ('The sky is blue because air scatters blue light more than red light. ' * 4).encode())
         args = ['perplexity', '-m', MODEL, '-f', text, '--strategy', 'cpu', '--json']

@@ -150,6 +150,33 @@ INSTANTIATE_TEST_SUITE_P(Strategies, RealModel, testing::ValuesIn(kAllStrategies
                            return name;
                          });
 
+// The bound that 8-bit activations have to keep as well, on the text of 331 tokens.
+TEST(RealModelCache, EightBitsMoveThePerplexityOfATextByLessThanHalfAPercent) {
+  HETERO_NEED_MODEL();
+  std::ifstream in(cases_dir() + "/smollm2/reference_logprobs.json");
+  const auto text = nlohmann::json::parse(in).back().at("ids").get<std::vector<TokenId>>();
+  const auto nll = [&](std::optional<DType> kv_cache) {
+    Scene scene(real_model(), Strategy::kCpu, 0.5, kv_cache);
+    EXPECT_TRUE(scene.status.ok()) << scene.status.message();
+    double sum = 0.0;
+    const Status fed = scene.session->feed_with_logits(text, [&](size_t i, std::span<const float> logits) {
+      const float top = *std::max_element(logits.begin(), logits.end());
+      double total = 0.0;
+      for (const float x : logits) {
+        total += std::exp(double{x} - top);
+      }
+      sum -= i + 1 < text.size() ? logits[static_cast<size_t>(text[i + 1])] - top - std::log(total) : 0.0;
+    });
+    EXPECT_TRUE(fed.ok()) << fed.message();
+    return sum / static_cast<double>(text.size() - 1);
+  };
+  const double plain = nll({});
+  const double rounded = nll(DType::kQ8_0);
+  ASSERT_GT(text.size(), 300u);
+  EXPECT_NE(rounded, plain);
+  EXPECT_LT(std::abs(std::expm1(rounded - plain)), 0.005);
+}
+
 TEST(RealModelCache, AConversationGoesOnWhereTheCacheEnds) {
   HETERO_NEED_MODEL();
   Scene scene(real_model(), Strategy::kCpu);

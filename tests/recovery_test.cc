@@ -16,7 +16,9 @@ using std::chrono::milliseconds;
 
 constexpr int64_t kTokens = 24;
 
-std::string tiny_model() { return cases_dir() + "/tiny/llama-gqa-untied-f32.gguf"; }
+std::string tiny_model() {
+  return cases_dir() + "/tiny/llama-gqa-untied-f32.gguf";
+}
 
 std::vector<TokenId> prompt(size_t count = 20) {
   std::vector<TokenId> ids;
@@ -69,7 +71,8 @@ class Recovery : public testing::Test {
 
 TEST_F(Recovery, AProcessorThatFailsIsDroppedAndTheTokensStayTheSame) {
   const std::vector<TokenId> expected = truth();
-  for (const Strategy strategy : {Strategy::kGpu, Strategy::kLayer, Strategy::kTensor, Strategy::kNpuPadding}) {
+  for (const Strategy strategy :
+       {Strategy::kGpu, Strategy::kLayer, Strategy::kTensor, Strategy::kNpuPadding}) {
     for (const bool coherent : {true, false}) {
       for (const char* who : {"gpu0", "npu0"}) {
         const bool gpu = std::string(who) == "gpu0";
@@ -251,13 +254,14 @@ TEST(RealProcessors, LostInMidGenerationGiveTheSameTokens) {
   if (model.empty()) {
     GTEST_SKIP() << "no real model";
   }
+  std::optional<DType> kv_cache;
   const auto generate = [&](const char* fail) -> Result<std::vector<TokenId>> {
     if (fail != nullptr) {
       setenv("HETERO_FAIL", fail, 1);
     } else {
       unsetenv("HETERO_FAIL");
     }
-    Scene scene(model, Strategy::kTensor);
+    Scene scene(model, Strategy::kTensor, 0.5, kv_cache);
     unsetenv("HETERO_FAIL");
     HETERO_RETURN_IF_ERROR(scene.status);
     HETERO_TRY(const std::vector<TokenId> ids,
@@ -279,6 +283,12 @@ TEST(RealProcessors, LostInMidGenerationGiveTheSameTokens) {
     ASSERT_TRUE(found.ok()) << fail << ": " << found.status().message();
     EXPECT_EQ(*found, *expected) << fail;
   }
+  kv_cache = DType::kQ8_0;
+  const auto rounded = generate(nullptr);
+  ASSERT_TRUE(rounded.ok()) << rounded.status().message();
+  const auto found = generate("gpu0:2000");
+  ASSERT_TRUE(found.ok()) << found.status().message();
+  EXPECT_EQ(*found, *rounded);
 }
 
 }  // namespace

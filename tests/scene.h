@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,10 @@ struct Scene {
   std::unique_ptr<Session> session;
   Status status;
 
-  Scene(const std::string& model, Strategy strategy, double npu_share = 0.5) {
+  Scene(const std::string& model, Strategy strategy, double npu_share = 0.5,
+        std::optional<DType> kv_cache = {}) {
     EngineOptions options;
+    options.kv_cache = kv_cache;
     options.model = model;
     options.request.strategy = strategy;
     options.npu_share = npu_share;
@@ -63,7 +66,8 @@ inline std::vector<float> read_npy(const std::string& path) {
     ADD_FAILURE() << path << " is not an f32 numpy file";
     return {};
   }
-  const size_t header = 10 + static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]);
+  const size_t header =
+      10 + static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]);
   std::vector<float> values((bytes.size() - header) / sizeof(float));
   std::memcpy(values.data(), bytes.data() + header, values.size() * sizeof(float));
   return values;

@@ -15,34 +15,37 @@ struct TinyGraph {
   Graph graph;
   std::vector<std::unique_ptr<std::vector<float>>> data;
 
-  explicit TinyGraph(int layers = 2) {
-    constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 8, kWidth = 32, kFfn = 64, kVocabulary = 48;
-    graph.shape = {"llama", "tiny", layers, kWidth, kHeads, kKvHeads, kHeadDim, kFfn, kVocabulary, 128};
+  explicit TinyGraph(int layers = 2, DType cache = DType::kF32) {
+    constexpr int kHeads = 4, kKvHeads = 2, kWidth = 32, kFfn = 64, kVocabulary = 48;
+    const int head_dim = cache == DType::kQ8_0 ? 32 : 8;
+    graph.shape = {"llama", "tiny", layers, kWidth, kHeads, kKvHeads, head_dim, kFfn, kVocabulary, 128};
     graph.ids = value("ids", 1, Rows::kTokens, DType::kI32);
     ValueId x = value("embeddings", kWidth);
     const WeightId table = weight(kVocabulary, kWidth);
     add("token_embd", -1, Embed{}, {graph.ids}, {x}, {table});
     RopeTable angles;
-    for (int i = 0; i < kHeadDim / 2; ++i) {
-      angles.inv_freq.push_back(std::pow(10000.0, -2.0 * i / kHeadDim));
+    for (int i = 0; i < head_dim / 2; ++i) {
+      angles.inv_freq.push_back(std::pow(10000.0, -2.0 * i / head_dim));
     }
-    const ValueId rope = value("rope_table", kHeadDim);
+    const ValueId rope = value("rope_table", head_dim);
     add("rope_table", -1, angles, {}, {rope}, {});
     ValueId pending = -1;
     for (int i = 0; i < layers; ++i) {
       const std::string blk = "blk." + std::to_string(i) + ".";
       const ValueId h = norm(blk + "attn_norm", i, x, pending);
-      const ValueId qkv = value(blk + "qkv", (kHeads + 2 * kKvHeads) * kHeadDim);
+      const ValueId qkv = value(blk + "qkv", (kHeads + 2 * kKvHeads) * head_dim);
       add(blk + "attn_qkv", i, Linear{}, {h}, {qkv},
-          {weight(kHeads * kHeadDim, kWidth), weight(kKvHeads * kHeadDim, kWidth), weight(kKvHeads * kHeadDim, kWidth)});
-      const ValueId q = value(blk + "q", kHeads * kHeadDim);
-      const ValueId k = value(blk + "k_cache", kKvHeads * kHeadDim, Rows::kContext);
-      const ValueId v = value(blk + "v_cache", kKvHeads * kHeadDim, Rows::kContext);
-      add(blk + "rope", i, Rope{kHeads, kKvHeads, kHeadDim, kHeadDim, RopePairs::kAdjacent}, {qkv, rope}, {q, k, v}, {});
-      const ValueId a = value(blk + "attention", kHeads * kHeadDim);
-      add(blk + "attention", i, Attention{kHeads, kKvHeads, kHeadDim, 0.35f}, {q, k, v}, {a}, {});
+          {weight(kHeads * head_dim, kWidth), weight(kKvHeads * head_dim, kWidth),
+           weight(kKvHeads * head_dim, kWidth)});
+      const ValueId q = value(blk + "q", kHeads * head_dim);
+      const ValueId k = value(blk + "k_cache", kKvHeads * head_dim, Rows::kContext, cache);
+      const ValueId v = value(blk + "v_cache", kKvHeads * head_dim, Rows::kContext, cache);
+      add(blk + "rope", i, Rope{kHeads, kKvHeads, head_dim, head_dim, RopePairs::kAdjacent}, {qkv, rope},
+          {q, k, v}, {});
+      const ValueId a = value(blk + "attention", kHeads * head_dim);
+      add(blk + "attention", i, Attention{kHeads, kKvHeads, head_dim, 0.35f}, {q, k, v}, {a}, {});
       const ValueId o = value(blk + "o", kWidth);
-      add(blk + "attn_output", i, Linear{}, {a}, {o}, {weight(kWidth, kHeads * kHeadDim)});
+      add(blk + "attn_output", i, Linear{}, {a}, {o}, {weight(kWidth, kHeads * head_dim)});
       const ValueId h2 = norm(blk + "ffn_norm", i, x, o);
       const ValueId gate_up = value(blk + "gate_up", 2 * kFfn);
       add(blk + "ffn_gate_up", i, Linear{}, {h2}, {gate_up}, {weight(kFfn, kWidth), weight(kFfn, kWidth)});
@@ -72,12 +75,14 @@ struct TinyGraph {
     for (float& w : *data.back()) {
       w = mean + 0.3f * (static_cast<float>(random_()) / 2147483648.0f - 1.0f);
     }
-    graph.weights.push_back({"w", DType::kF32, rows, cols, reinterpret_cast<const std::byte*>(data.back()->data())});
+    graph.weights.push_back(
+        {"w", DType::kF32, rows, cols, reinterpret_cast<const std::byte*>(data.back()->data())});
     return static_cast<WeightId>(graph.weights.size()) - 1;
   }
   void add(const std::string& name, int layer, OpParams params, std::vector<ValueId> inputs,
            std::vector<ValueId> outputs, std::vector<WeightId> weights) {
-    graph.ops.push_back({name, layer, std::move(params), std::move(inputs), std::move(outputs), std::move(weights), {}});
+    graph.ops.push_back(
+        {name, layer, std::move(params), std::move(inputs), std::move(outputs), std::move(weights), {}});
   }
   /// Normalizes x, or x + y; afterwards x is that sum.
   ValueId norm(const std::string& name, int layer, ValueId& x, ValueId y) {

@@ -20,6 +20,7 @@ struct BenchOptions {
   std::vector<std::string> strategies = {"auto"};
   std::vector<std::string> syncs = {"fast"};
   std::vector<int> threads = {0};
+  std::vector<std::string> kv_caches = {"auto"};
   std::vector<int64_t> prompts = {64, 256, 512};
   std::vector<int64_t> decodes = {32, 128};
   std::vector<int64_t> depths = {0};
@@ -74,6 +75,7 @@ nlohmann::ordered_json row_json(const Row& row) {
           {"sync", row.configuration->options.sync},
           {"threads", threads_of(*row.configuration)},
           {"activations", engine["activations"]},
+          {"kv_cache", engine["kv_cache"]},
           {"prompt_tokens", row.test.prompt},
           {"decode_tokens", row.test.decode},
           {"depth", row.test.depth},
@@ -91,7 +93,7 @@ nlohmann::ordered_json row_json(const Row& row) {
 }
 
 const std::vector<std::string> kColumns = {"model",   "size", "params", "strategy", "processors", "sync",
-                                           "threads", "test", "t/s",    "median",   "resident"};
+                                           "threads", "kv",   "test",   "t/s",      "median",     "resident"};
 
 std::vector<std::string> cells(const Row& row, const std::string& model) {
   const nlohmann::ordered_json& engine = row.configuration->engine;
@@ -107,6 +109,7 @@ std::vector<std::string> cells(const Row& row, const std::string& model) {
           join(engine["processors"]),
           row.configuration->options.sync,
           std::to_string(threads_of(*row.configuration)),
+          engine["kv_cache"],
           row.test.name(),
           fmt::format("{:.2f} ± {:.2f}", speed.mean, speed.stddev),
           fmt::format("{:.2f}", speed.median),
@@ -130,7 +133,7 @@ void print_table(const std::vector<Row>& rows, const std::string& model, bool ma
       widths[i] = std::max(widths[i], width(line[i]));
     }
   }
-  const size_t first_number = 8;
+  const size_t first_number = 9;
   const auto print = [&](const std::vector<std::string>& line) {
     std::string text = markdown ? "|" : "";
     for (size_t i = 0; i < line.size(); ++i) {
@@ -262,13 +265,16 @@ Status run(BenchOptions o) {
   for (const std::string& strategy : o.strategies) {
     for (const std::string& sync : o.syncs) {
       for (const int threads : o.threads) {
-        Configuration c;
-        c.options = o.model;
-        c.options.strategy = strategy;
-        c.options.sync = sync;
-        c.options.threads = threads;
-        HETERO_RETURN_IF_ERROR(engine_options(c.options).status());
-        configurations.push_back(std::move(c));
+        for (const std::string& kv_cache : o.kv_caches) {
+          Configuration c;
+          c.options = o.model;
+          c.options.strategy = strategy;
+          c.options.sync = sync;
+          c.options.threads = threads;
+          c.options.kv_cache = kv_cache;
+          HETERO_RETURN_IF_ERROR(engine_options(c.options).status());
+          configurations.push_back(std::move(c));
+        }
       }
     }
   }
@@ -290,7 +296,7 @@ Command register_bench(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "Tokens per second, as llama-bench's table");
   auto o = std::make_shared<BenchOptions>();
   add_model_options(*command, o->model);
-  for (const char* single : {"--strategy", "--sync", "--threads", "--trace"}) {
+  for (const char* single : {"--strategy", "--sync", "--threads", "--kv-cache", "--trace"}) {
     command->remove_option(command->get_option(single));
   }
   const auto counts = CLI::Range(int64_t{0}, int64_t{1} << 31);
@@ -305,6 +311,12 @@ Command register_bench(CLI::App& app) {
   command->add_option("--threads", o->threads, "CPUs to use (default: all), one number or several")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096));
+  command
+      ->add_option("--kv-cache", o->kv_caches,
+                   "What the KV cache holds: f16, q8_0, auto (f16; f32 for models in F32), or several")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"auto", "f16", "q8_0"}))
+      ->capture_default_str();
   command->add_option("-p,--prompt", o->prompts, "Tokens of prompts (pp); 0: none")
       ->delimiter(',')
       ->check(counts)

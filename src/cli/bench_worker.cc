@@ -57,6 +57,7 @@ Json describe(const Engine& engine) {
           {"file_bytes", engine.file().file_bytes()},
           {"strategy", strategy_name(engine.selection().strategy)},
           {"activations", engine.selection().int8_activations ? "q8" : "f32"},
+          {"kv_cache", traits(engine.kv_cache()).name},
           {"processors", processors},
           {"notices", engine.selection().notices},
           // Programs, drivers and their threads, before any weight was read.
@@ -75,7 +76,8 @@ class Server {
       return open();
     }
     if (what == "memory") {
-      return Json{{"resident_bytes", peak_resident_bytes()}, {"device_bytes", engine_->device_bytes()},
+      return Json{{"resident_bytes", peak_resident_bytes()},
+                  {"device_bytes", engine_->device_bytes()},
                   {"weight_bytes", engine_->weight_bytes()}};
     }
     const SpeedTest test = test_from(command.at("test"));

@@ -45,6 +45,7 @@ struct ModelOptions {
   std::vector<std::string> processors;
   std::string sync = "fast";
   std::string activations = "auto";
+  std::string kv_cache = "auto";
   int threads = 0;
   int64_t context = 0;
   bool map = true;

@@ -107,6 +107,7 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
           {"ttft_ms", millis(g.first_token)},
           {"strategy", strategy_name(engine.selection().strategy)},
           {"activations", engine.selection().int8_activations ? "q8" : "f32"},
+          {"kv_cache", traits(engine.kv_cache()).name},
           {"sync", sync_name(engine.options().sync)},
           {"processors", processors_json(engine, use)},
           {"control", control_json(g)},
@@ -115,6 +116,7 @@ nlohmann::ordered_json result_json(Session& session, const std::vector<TokenId>&
            {{"file_bytes", engine.file().file_bytes()},
             {"resident_bytes", peak_resident_bytes()},
             {"device_bytes", engine.device_bytes()},
+            {"kv_cache_bytes", engine.kv_cache_bytes()},  // with the context full
             // Weights in memory in the end: pages of the file, and NPUs' copies. The rest of the process
             // is caches, activations, and what drivers and compilers keep for themselves.
             {"weight_bytes", engine.weight_bytes()},

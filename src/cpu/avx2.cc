@@ -18,6 +18,8 @@ constexpr int64_t kFewRows = 8;
 
 #include "cpu/kernels_inl.h"
 #include "cpu/rows_inl.h"
+// After what it builds on.
+#include "cpu/attend_inl.h"
 #include "cpu/x86_pack_inl.h"
 // After what it builds on.
 #include "cpu/int8_x86_inl.h"

@@ -136,18 +136,19 @@ class CpuProcessor : public Processor {
     for (size_t i = 0; i < values.size(); ++i) {
       const Value& value = e.graph->value(values[i]);
       const Binding& b = bindings[i];
-      const Bytes element = value.dtype == DType::kF16 ? 2 : 4;
+      const int block = hetero::traits(value.dtype).block_elements;
       const int64_t rows = value.rows == Rows::kContext ? launch.position + launch.tokens : launch.tokens;
       const int64_t cols = output && e.op().is<Linear>() ? e.slice.end - e.slice.begin : value.cols;
       const auto* buffer = static_cast<const HostBuffer*>(b.buffer);
-      if (buffer == nullptr || b.offset < 0 || b.stride < 0 ||
-          (b.offset + (rows - 1) * b.stride + cols) * element > buffer->size()) {
+      if (buffer == nullptr || b.offset < 0 || b.stride < 0 || b.offset % block != 0 ||
+          b.stride % block != 0 ||
+          row_bytes(value.dtype, b.offset + (rows - 1) * b.stride + cols) > buffer->size()) {
         return internal_error(fmt::format(
             "{}: {}: value {} [{}, {}] at offset {} with stride {} does not fit its buffer of {} bytes",
             info_.id, e.op().name, value.name, rows, cols, b.offset, b.stride,
             buffer == nullptr ? 0 : buffer->size()));
       }
-      views[i] = {buffer->data() + b.offset * element, b.stride};
+      views[i] = {buffer->data() + row_bytes(value.dtype, b.offset), b.stride};
     }
     return {};
   }

@@ -33,15 +33,15 @@ struct AttendArgs {
   int64_t group = 0;
   int64_t head_dim = 0;
   float scale = 1.0f;
-  const std::byte* k = nullptr;  // [positions, head_dim] of the kv head, rows k_stride elements apart
-  int64_t k_stride = 0;
+  const std::byte* k = nullptr;  // [positions, head_dim] of the kv head, rows k_bytes bytes apart
+  int64_t k_bytes = 0;
   const std::byte* v = nullptr;
-  int64_t v_stride = 0;
-  bool f16 = true;          // element type of the caches: F16 or F32
-  float cap = 0.0f;         // of the scores, 0: none; see Attention
-  int64_t position = 0;     // of the first token: token t sees cache rows 0..position + t,
-  int64_t window = 0;       // or, if not 0, the last so many of them
-  int64_t cache_begin = 0;  // the part of the cache to look at
+  int64_t v_bytes = 0;
+  DType cache = DType::kF16;  // of k and v: F32, F16, or Q8_0 with head_dim a multiple of 32
+  float cap = 0.0f;           // of the scores, 0: none; see Attention
+  int64_t position = 0;       // of the first token: token t sees cache rows 0..position + t,
+  int64_t window = 0;         // or, if not 0, the last so many of them
+  int64_t cache_begin = 0;    // the part of the cache to look at
   int64_t cache_end = 0;
   float* out = nullptr;  // [tokens, group * head_dim], rows out_stride apart
   int64_t out_stride = 0;
@@ -106,6 +106,9 @@ struct Kernels {
                  float* out);
 
   void (*to_f16)(const float* src, int64_t count, uint16_t* dst);
+
+  /// `count`, a multiple of 32, elements into blocks of Q8_0.
+  void (*to_q8_0)(const float* src, int64_t count, std::byte* dst);
 };
 
 /// Most query rows (tokens * group) that one call of attend() takes, and floats of scratch that it

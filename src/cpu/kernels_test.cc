@@ -148,6 +148,37 @@ TEST_P(EachLevel, RoundsToHalfToNearestEven) {
   }
 }
 
+TEST_P(EachLevel, StoresBlocksOfEightBits) {
+  std::vector<float> source = randoms(64 * 32, 6);
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] *= std::ldexp(1.0f, static_cast<int>(i / 32 % 40) - 30);  // a size for each block
+  }
+  std::fill_n(source.begin() + 32, 32, 0.0f);
+  std::fill_n(source.begin() + 64, 32, 1e-38f);  // too small for any scale
+  std::vector<std::byte> blocks(64 * 34);
+  kernels_->to_q8_0(source.data(), static_cast<int64_t>(source.size()), blocks.data());
+  std::vector<float> found(source.size());
+  dequantize(DType::kQ8_0, blocks.data(), static_cast<int64_t>(found.size()), found.data());
+  for (size_t i = 0; i < source.size(); ++i) {
+    float most = 0.0f;
+    for (size_t j = i / 32 * 32; j < i / 32 * 32 + 32; ++j) {
+      most = std::max(most, std::abs(source[j]));
+    }
+    EXPECT_NEAR(found[i], source[i], most * (0.5 / 127.0 + 0x1p-11 + 0x1p-20) + 127.0 * 0x1p-25) << i;
+  }
+  // The same bytes by every level.
+  std::vector<std::byte> plain(blocks.size());
+  kScalarKernels.to_q8_0(source.data(), static_cast<int64_t>(source.size()), plain.data());
+  EXPECT_EQ(blocks, plain);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    std::fill_n(source.begin(), 32, 1.0f);
+    source[5] = -bad;
+    kernels_->to_q8_0(source.data(), 32, blocks.data());
+    dequantize(DType::kQ8_0, blocks.data(), 32, found.data());
+    EXPECT_TRUE(std::all_of(found.begin(), found.begin() + 32, [](float x) { return std::isnan(x); })) << bad;
+  }
+}
+
 TEST_P(EachLevel, GemvMatchesSums) {
   for (const DType dtype : kWeightTypes) {
     for (const int64_t units : {1, 3, 24}) {

@@ -36,11 +36,16 @@ Status check_weight(const Graph& graph, const Op& op, WeightId id) {
   return {};
 }
 
-Status check_cache(const Graph& graph, const Op& op, ValueId k, ValueId v) {
+Status check_cache(const Graph& graph, const Op& op, ValueId k, ValueId v, int head_dim) {
   const DType dtype = graph.value(k).dtype;
-  if (dtype != graph.value(v).dtype || (dtype != DType::kF16 && dtype != DType::kF32)) {
-    return unsupported(fmt::format("{}: KV cache of {} and {}; the CPU takes both F16 or both F32", op.name,
+  if (dtype != graph.value(v).dtype ||
+      (dtype != DType::kF16 && dtype != DType::kF32 && dtype != DType::kQ8_0)) {
+    return unsupported(fmt::format("{}: KV cache of {} and {}; the CPU takes both F16, F32 or Q8_0", op.name,
                                    traits(dtype).name, traits(graph.value(v).dtype).name));
+  }
+  if (head_dim % traits(dtype).block_elements != 0) {
+    return unsupported(fmt::format("{}: KV cache of {} with heads of {}, not a multiple of {}", op.name,
+                                   traits(dtype).name, head_dim, traits(dtype).block_elements));
   }
   return {};
 }
@@ -67,11 +72,11 @@ Status supports(const Graph& graph, const OpSlice& slice) {
       HETERO_RETURN_IF_ERROR(check_weight(graph, op, id));
     }
   }
-  if (op.is<Rope>()) {
-    return check_cache(graph, op, op.outputs[1], op.outputs[2]);
+  if (const auto* rope = op.as<Rope>()) {
+    return check_cache(graph, op, op.outputs[1], op.outputs[2], rope->head_dim);
   }
-  if (op.is<Attention>()) {
-    return check_cache(graph, op, op.inputs[1], op.inputs[2]);
+  if (const auto* attention = op.as<Attention>()) {
+    return check_cache(graph, op, op.inputs[1], op.inputs[2], attention->head_dim);
   }
   return {};
 }
@@ -283,9 +288,27 @@ void rms_norm(const RmsNorm& norm, const Work& work, const Kernels& kernels, Thr
   });
 }
 
+/// Element `col` of a cache's row. With blocks, `col` is the first of one.
+std::byte* cache_at(const View& cache, DType dtype, int64_t row, int64_t col) {
+  return cache.data + row_bytes(dtype, row * cache.stride + col);
+}
+
+void store_cache(const Kernels& kernels, DType dtype, const float* src, int64_t count, std::byte* dst) {
+  switch (dtype) {
+    case DType::kF32:
+      std::copy_n(src, count, reinterpret_cast<float*>(dst));
+      break;
+    case DType::kQ8_0:
+      kernels.to_q8_0(src, count, dst);
+      break;
+    default:
+      kernels.to_f16(src, count, reinterpret_cast<uint16_t*>(dst));
+  }
+}
+
 void rope(const Rope& rope, const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const CpuExecutable& e = *work.executable;
-  const bool f16 = e.graph->value(e.op().outputs[1]).dtype == DType::kF16;
+  const DType cache = e.graph->value(e.op().outputs[1]).dtype;
   const bool halves = rope.pairs == RopePairs::kHalves;
   const int64_t hd = rope.head_dim;
   const int64_t kv_cols = rope.kv_heads * hd;
@@ -309,18 +332,10 @@ void rope(const Rope& rope, const Work& work, const Kernels& kernels, ThreadPool
     }
     const int64_t row = work.position + t;
     for (int64_t h = 0; h < rope.kv_heads; ++h) {
-      if (f16) {
-        rotate(k + h * hd, k_norm, head);
-        kernels.to_f16(head, hd, work.out[1].row<uint16_t>(row) + h * hd);
-      } else {
-        rotate(k + h * hd, k_norm, work.out[1].row<float>(row) + h * hd);
-      }
+      rotate(k + h * hd, k_norm, head);
+      store_cache(kernels, cache, head, hd, cache_at(work.out[1], cache, row, h * hd));
     }
-    if (f16) {
-      kernels.to_f16(k + kv_cols, kv_cols, work.out[2].row<uint16_t>(row));
-    } else {
-      std::copy_n(k + kv_cols, kv_cols, work.out[2].row<float>(row));
-    }
+    store_cache(kernels, cache, k + kv_cols, kv_cols, cache_at(work.out[2], cache, row, 0));
   });
 }
 
@@ -349,7 +364,7 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
     return partial + part * partial_part + (first_head * work.tokens + first_token * some) * partial_row;
   };
 
-  const int64_t element = e.graph->value(e.op().inputs[1]).dtype == DType::kF16 ? 2 : 4;
+  const DType cache = e.graph->value(e.op().inputs[1]).dtype;
   const int64_t units = a.kv_heads * head_parts * blocks * parts;
   const bool tiny = work.tokens * seen * a.heads * hd < kElementsPerUnit;
   const auto unit_body = [&](int64_t index, int worker) {
@@ -368,11 +383,11 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
     args.scale = a.scale;
     args.q = work.in[0].row<float>(token) + head * hd;
     args.q_stride = work.in[0].stride;
-    args.k = work.in[1].data + kv * hd * element;
-    args.v = work.in[2].data + kv * hd * element;
-    args.k_stride = work.in[1].stride;
-    args.v_stride = work.in[2].stride;
-    args.f16 = element == 2;
+    args.k = cache_at(work.in[1], cache, 0, kv * hd);
+    args.v = cache_at(work.in[2], cache, 0, kv * hd);
+    args.k_bytes = row_bytes(cache, work.in[1].stride);
+    args.v_bytes = row_bytes(cache, work.in[2].stride);
+    args.cache = cache;
     args.position = work.position + token;
     args.cap = a.cap;
     args.window = a.window;

@@ -42,6 +42,8 @@ void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* pane
 }
 
 #include "cpu/rows_inl.h"
+// After what it builds on.
+#include "cpu/attend_inl.h"
 
 constexpr int kPortableLanes = 4;
 #include "cpu/int8_portable_inl.h"

@@ -30,7 +30,7 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
     }
   };
   HETERO_TRY(engine->file_, GgufFile::open(o.model, how));
-  HETERO_TRY(engine->graph_, build_graph(*engine->file_, o.context));
+  HETERO_TRY(engine->graph_, build_graph(*engine->file_, o.context, o.kv_cache));
   HETERO_TRY(engine->tokenizer_, Tokenizer::load(*engine->file_));
   const ModelShape& shape = engine->graph_.shape;
   if (engine->tokenizer_->size() > shape.vocabulary) {
@@ -239,6 +239,20 @@ Bytes Engine::weight_bytes() const {
     // The CPU's are the panels of its 8-bit products.
     const bool copies = p->traits().copies_weights || p->info().kind == "cpu";
     bytes += copies && p->info().unified_memory ? p->device_bytes() : 0;
+  }
+  return bytes;
+}
+
+DType Engine::kv_cache() const {
+  const auto cache = std::find_if(graph_.values.begin(), graph_.values.end(),
+                                  [](const Value& v) { return v.rows == Rows::kContext; });
+  return cache->dtype;  // every model has one: block_count is at least 1
+}
+
+Bytes Engine::kv_cache_bytes() const {
+  Bytes bytes = 0;
+  for (const Value& v : graph_.values) {
+    bytes += v.rows == Rows::kContext ? context_ * row_bytes(v.dtype, v.cols) : 0;
   }
   return bytes;
 }

@@ -30,11 +30,12 @@ namespace hetero {
 struct EngineOptions {
   std::string model;  // path of a GGUF file
   Request request;
-  bool map = true;         // map the file; false: read it whole into memory
-  int64_t context = 0;     // tokens; 0: ModelShape::default_context
-  double npu_share = 0.5;  // of each weight's rows, in strategy tensor by fixed rules
-  std::string profile;     // to plan by (hetero profile); empty: the cached one of these processors
-  std::string plan;        // plans to run as they are (hetero plan -o); empty: none
+  bool map = true;                // map the file; false: read it whole into memory
+  int64_t context = 0;            // tokens; 0: ModelShape::default_context
+  std::optional<DType> kv_cache;  // F16 or Q8_0; nullopt: F16, or F32 for models in F32
+  double npu_share = 0.5;         // of each weight's rows, in strategy tensor by fixed rules
+  std::string profile;            // to plan by (hetero profile); empty: the cached one of these processors
+  std::string plan;               // plans to run as they are (hetero plan -o); empty: none
   /// Where strategy auto or tensor has several processors and no profile is cached, measures one first,
   /// within this time, and keeps it; zero: goes by fixed rules.
   Nanos measure_within{};
@@ -76,6 +77,9 @@ class Engine {
   const std::vector<std::unique_ptr<Processor>>& processors() const { return processors_; }
   const Selection& selection() const { return selection_; }
   int64_t context() const { return context_; }
+  /// What the KV cache of a session holds, and its memory once the context is full.
+  DType kv_cache() const;
+  Bytes kv_cache_bytes() const;
   Bytes device_bytes() const;
   /// Memory that holds weights now: the file's pages, and copies in processors' own form.
   Bytes weight_bytes() const;

@@ -9,7 +9,8 @@
 
 namespace hetero {
 
-GraphBuilder::GraphBuilder(const GgufFile& file, int64_t context) : file_(file), context_(context) {}
+GraphBuilder::GraphBuilder(const GgufFile& file, int64_t context, std::optional<DType> kv_cache)
+    : file_(file), context_(context), kv_cache_(kv_cache) {}
 
 void GraphBuilder::fail(Status error) {
   if (error_.ok()) {
@@ -50,6 +51,22 @@ double GraphBuilder::real(const std::string& name, double low, double high, std:
     return low;
   }
   return *found;
+}
+
+DType GraphBuilder::kv_cache(const std::string& key_weights) {
+  // A model in full precision keeps its cache so too; for all others F16 loses nothing that counts.
+  const Tensor* keys = file_.find_tensor(key_weights);
+  const DType dtype =
+      kv_cache_.value_or(keys != nullptr && keys->dtype == DType::kF32 ? DType::kF32 : DType::kF16);
+  const DTypeTraits& t = traits(dtype);
+  if (ok() && dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kQ8_0) {
+    fail(invalid_argument(fmt::format("KV cache of {}: expected F16 or Q8_0", t.name)));
+  } else if (ok() && shape().head_dim % t.block_elements != 0) {
+    fail(unsupported(fmt::format(
+        "{}: a KV cache of {} (--kv-cache) needs heads of a multiple of {} elements, this model's have {}",
+        file_.path(), t.name, t.block_elements, shape().head_dim)));
+  }
+  return dtype;
 }
 
 void GraphBuilder::read_shape() {

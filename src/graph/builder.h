@@ -17,8 +17,8 @@ namespace hetero {
 /// nothing and finish() returns it, so that an architecture reads as a plain list of its parts.
 class GraphBuilder {
  public:
-  /// `context`: tokens that sessions will hold; 0: the model's default.
-  GraphBuilder(const GgufFile& file, int64_t context);
+  /// As build_graph().
+  GraphBuilder(const GgufFile& file, int64_t context, std::optional<DType> kv_cache);
 
   const GgufFile& file() const { return file_; }
   const Graph& graph() const { return graph_; }
@@ -34,6 +34,8 @@ class GraphBuilder {
 
   /// Reads what all decoder-only transformers have into shape().
   void read_shape();
+  /// What the KV cache holds: what was asked for or what suits a model with key weights of this name.
+  DType kv_cache(const std::string& key_weights);
 
   ValueId value(std::string name, int64_t cols, Rows rows = Rows::kTokens, DType dtype = DType::kF32);
   bool has(const std::string& tensor) const { return file_.find_tensor(tensor) != nullptr; }
@@ -87,6 +89,7 @@ class GraphBuilder {
 
   const GgufFile& file_;
   const int64_t context_;
+  const std::optional<DType> kv_cache_;
   std::unordered_set<std::string> used_;  // tensors
   Graph graph_;
   Status error_;

@@ -52,9 +52,7 @@ void build_decoder(GraphBuilder& b, const DecoderStyle& style) {
   const float scale = style.attention_scale.value_or(1.0f / std::sqrt(static_cast<float>(s.head_dim)));
   const int64_t q_rows = int64_t{s.heads} * s.head_dim;
   const int64_t kv_rows = int64_t{s.kv_heads} * s.head_dim;
-  // A model in full precision keeps its cache so too; for all others F16 loses nothing that counts.
-  const Tensor* first = b.file().find_tensor(style.fused ? "blk.0.attn_qkv.weight" : "blk.0.attn_k.weight");
-  const DType cache = first != nullptr && first->dtype == DType::kF32 ? DType::kF32 : DType::kF16;
+  const DType cache = b.kv_cache(style.fused ? "blk.0.attn_qkv.weight" : "blk.0.attn_k.weight");
 
   ValueId x = b.embed("token_embd", style.embedding_scale);
   const ValueId table = b.rope_table(rotary);

@@ -26,8 +26,8 @@ enum class Rows {
   kContext,  // one for each position of the context: the KV cache, kept between passes
 };
 
-/// Something that an operator reads or writes. dtype: F32 for activations, F32 or F16 for the KV
-/// cache, I32 for token ids.
+/// Something that an operator reads or writes. dtype: F32 for activations, F32, F16 or Q8_0 for the KV
+/// cache (blocks do not cross heads), I32 for token ids.
 struct Value {
   std::string name;
   Rows rows = Rows::kTokens;

@@ -20,8 +20,8 @@ constexpr Family kFamilies[] = {
 
 }  // namespace
 
-Result<Graph> build_graph(const GgufFile& file, int64_t context) {
-  GraphBuilder builder(file, context);
+Result<Graph> build_graph(const GgufFile& file, int64_t context, std::optional<DType> kv_cache) {
+  GraphBuilder builder(file, context, kv_cache);
   HETERO_TRY(const std::string architecture, file.get_string("general.architecture"));
   for (const Family& family : kFamilies) {
     if (architecture == family.architecture) {

@@ -143,6 +143,47 @@ std::vector<double> inv_freq(const Model& model) {
   return graph->op(1).as<RopeTable>()->inv_freq;
 }
 
+TEST(BuildGraph, KeepsTheCacheAsItIsAskedTo) {
+  Model model;
+  model.numbers["llama.attention.head_count"] = 1;
+  model.numbers["llama.attention.head_count_kv"] = 1;
+  model.tensors["blk.0.attn_k.weight"] = model.tensors["blk.0.attn_v.weight"] = {32, 32};
+  const auto file = model.file();
+  std::vector<std::vector<float>> logits;
+  for (const auto& [asked, expected] : {std::pair{std::optional<DType>(), DType::kF32},
+                                        {DType::kF16, DType::kF16},
+                                        {DType::kQ8_0, DType::kQ8_0}}) {
+    const auto graph = build_graph(*file, 0, asked);
+    ASSERT_TRUE(graph.ok()) << graph.status().message();
+    for (const Value& value : graph->values) {
+      EXPECT_TRUE(value.rows != Rows::kContext || value.dtype == expected) << value.name;
+    }
+    Reference reference(*graph, 8);
+    const std::vector<int32_t> ids = {1, 17, 5, 40, 2, 9};
+    logits.push_back(reference.forward(ids, 0));
+  }
+  // Rounding shows, in proportion to its steps: 2^-11 and half of 1/127.
+  double apart[2] = {};
+  for (size_t i = 0; i < logits[0].size(); ++i) {
+    apart[0] = std::max(apart[0], std::abs(double{logits[1][i]} - logits[0][i]));
+    apart[1] = std::max(apart[1], std::abs(double{logits[2][i]} - logits[0][i]));
+  }
+  EXPECT_GT(apart[0], 0.0);
+  EXPECT_GT(apart[1], apart[0]);
+  EXPECT_LT(apart[1], 0.05);
+}
+
+TEST(BuildGraph, HeadsThatBlocksOfTheCacheDoNotDivideAreRefused) {
+  const auto file = Model().file();
+  const std::string refused = build_graph(*file, 0, DType::kQ8_0).status().message();
+  EXPECT_NE(refused.find("model_test.gguf: a KV cache of Q8_0 (--kv-cache) needs heads of a multiple of 32 "
+                         "elements, this model's have 8"),
+            std::string::npos)
+      << refused;
+  const std::string no_such = build_graph(*file, 0, DType::kQ4_0).status().message();
+  EXPECT_NE(no_such.find("expected F16 or Q8_0"), std::string::npos) << no_such;
+}
+
 TEST(RopeTableOp, ScalesAngles) {
   Model model;
   const std::vector<double> plain = inv_freq(model);

@@ -3,15 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 
 #include "base/f16.h"
 #include "gguf/dequantize.h"
+#include "gguf/quantize.h"
 
 namespace hetero {
 
-Reference::Reference(const Graph& graph, int64_t context)
-    : graph_(graph), values_(graph.values.size()) {
+Reference::Reference(const Graph& graph, int64_t context) : graph_(graph), values_(graph.values.size()) {
   for (size_t i = 0; i < graph.values.size(); ++i) {
     if (graph.values[i].rows == Rows::kContext) {
       values_[i].assign(static_cast<size_t>(context * graph.values[i].cols), 0.0f);
@@ -28,9 +29,19 @@ std::vector<float> Reference::weight_rows(const Weight& weight, int64_t begin, i
 
 namespace {
 
-/// value rounded as the KV cache of this dtype stores it
-float stored(float value, DType dtype) {
-  return dtype == DType::kF16 ? f32_from_f16(f16_from_f32(value)) : value;
+/// Writes a head as the KV cache of this dtype stores it: rounded.
+void store(const float* head, int64_t head_dim, DType dtype, float* to) {
+  std::copy_n(head, head_dim, to);
+  if (dtype == DType::kF16) {
+    std::transform(to, to + head_dim, to, [](float x) { return f32_from_f16(f16_from_f32(x)); });
+  } else if (dtype == DType::kQ8_0) {
+    std::vector<std::byte> blocks(static_cast<size_t>(row_bytes(dtype, head_dim)));
+    if (quantize(dtype, head, head_dim, blocks.data()).ok()) {
+      dequantize(dtype, blocks.data(), head_dim, to);
+    } else {  // not finite, or too large for the scales
+      std::fill_n(to, head_dim, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
 }
 
 float activate(Activation activation, float x) {
@@ -197,10 +208,9 @@ void Reference::run(int index, int64_t tokens, int64_t position, int64_t row) {
       float* v_out = value(cache[1]).data() + (position + t) * kv_cols;
       for (int h = 0; h < rope->kv_heads; ++h) {
         const std::vector<float> head = rotated(*rope, k + h * hd, norms[1], table);
-        std::transform(head.begin(), head.end(), k_out + h * hd,
-                       [&](float x) { return stored(x, stored_as); });
+        store(head.data(), hd, stored_as, k_out + h * hd);
+        store(v + h * hd, hd, stored_as, v_out + h * hd);
       }
-      std::transform(v, v + kv_cols, v_out, [&](float x) { return stored(x, stored_as); });
     }
   } else if (const auto* attention = op.as<Attention>()) {
     const int64_t hd = attention->head_dim;

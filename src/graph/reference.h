@@ -11,7 +11,7 @@
 namespace hetero {
 
 /// All values of a graph as f32 matrices (token ids too, exactly), and the operators over them.
-/// KV caches of dtype F16 round what is written to them. Not thread-safe.
+/// KV caches of dtype F16 and Q8_0 round what is written to them. Not thread-safe.
 class Reference {
  public:
   /// `context`: rows of the KV caches. The graph must outlive the reference.

@@ -37,14 +37,14 @@ class AttentionExecutable : public OpenClExecutable {
     int64_t lanes = 1;
   };
   std::vector<Block> blocks;  // ascending; the first that takes all rows is used, or the last
-  // Faster ones, where they are (kernel is not nullptr) and rows of the caches are aligned to 16 bytes.
+  // Faster ones, where they are (kernel is not nullptr) and rows of plain caches are aligned to 16 bytes.
   Block split;  // for few tokens, with the context cut into parts
   cl_kernel join = nullptr;
   Block tile;  // for more
   std::shared_ptr<OpenClBuffer> partial;
   Attention attention;
   int64_t units = 1;
-  Bytes cache_element = 2;
+  Bytes cache_element = 2;  // 0: in blocks
 
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
     if (launch.tokens == 0) {
@@ -166,12 +166,17 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
   auto made = std::make_unique<AttentionExecutable>(op.name, tokens);
   made->attention = attention;
   made->units = context.device.compute_units;
-  const bool f16 = graph.value(op.inputs[1]).dtype == DType::kF16;
-  made->cache_element = f16 ? 2 : 4;
+  const DType cache = graph.value(op.inputs[1]).dtype;
+  const bool f16 = cache == DType::kF16;
+  const bool blocks = cache == DType::kQ8_0;
+  made->cache_element = blocks ? 0 : f16 ? 2 : 4;
   const auto program = [&](const std::string& name, std::string_view kernels, const std::string& defines) {
-    return kernel_program(
-        context, name, {opencl_kernels::cache, kernels},
-        fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim, f16 ? " -DCACHE_F16" : "", defines));
+    return kernel_program(context, name, {opencl_kernels::cache, kernels},
+                          fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
+                                      f16      ? " -DCACHE_F16"
+                                      : blocks ? " -DCACHE_Q8_0"
+                                               : "",
+                                      defines));
   };
   const auto block = [&](const std::string& name, std::string_view kernels, int64_t queries, int64_t lanes,
                          const std::string& defines) -> Result<AttentionExecutable::Block> {

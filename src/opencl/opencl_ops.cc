@@ -71,7 +71,7 @@ class RopeExecutable : public OpenClExecutable {
   cl_kernel kernel = nullptr;
   Rope rope;
   std::shared_ptr<OpenClBuffer> norms;  // of q and k; nullptr: none
-  bool cache_f16 = false;
+  DType cache = DType::kF16;
   int64_t lanes = 1;
 
   Status enqueue(KernelQueue& queue, const Launch& launch) const override {
@@ -81,7 +81,8 @@ class RopeExecutable : public OpenClExecutable {
     call.memory(norms ? *norms : static_cast<const OpenClBuffer&>(*launch.inputs[1].buffer));
     call.number(norms ? 1 : 0).value(rope.norm_eps);
     call.number(rope.heads).number(rope.kv_heads).number(rope.head_dim).number(rope.rotary_dims);
-    call.number(rope.pairs == RopePairs::kHalves ? 1 : 0).number(cache_f16 ? 1 : 0);
+    const int cache_type = cache == DType::kF32 ? 0 : cache == DType::kF16 ? 1 : 2;  // of elementwise.cl
+    call.number(rope.pairs == RopePairs::kHalves ? 1 : 0).number(cache_type);
     call.number(launch.position).number(launch.tokens);
     return call.run(rope.heads + 2 * rope.kv_heads, std::max<int64_t>(1, launch.tokens), lanes);
   }
@@ -347,8 +348,9 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
       norms.insert(norms.end(), of_k.begin(), of_k.end());
       HETERO_TRY(made->norms, context.memory.constants(std::move(norms), op.name));
     }
-    made->cache_f16 = graph.value(op.outputs[1]).dtype == DType::kF16;
-    if (made->cache_f16 && made->norms == nullptr && only_reader(graph, op.outputs[0]) != nullptr) {
+    made->cache = graph.value(op.outputs[1]).dtype;
+    if (made->cache == DType::kF16 && made->norms == nullptr &&
+        only_reader(graph, op.outputs[0]) != nullptr) {
       made->layer_part.kind = LayerPart::Kind::kRope;
       made->layer_part.rope = *rope;
     }

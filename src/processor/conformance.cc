@@ -215,6 +215,10 @@ void attention_cases(bool quick, std::vector<Case>& cases) {
       {6, 3, 100, 100, RopePairs::kAdjacent, DType::kF16, true, 0.0f, 50},
       {8, 1, 36, 20, RopePairs::kHalves, DType::kF16, false, 50.0f, 1},
       {4, 1, 256, 256, RopePairs::kHalves, DType::kF16, true, 0.0f, 33},
+      {9, 3, 64, 64, RopePairs::kAdjacent, DType::kQ8_0},
+      {10, 2, 32, 16, RopePairs::kHalves, DType::kQ8_0, false, 50.0f},
+      {7, 1, 96, 96, RopePairs::kHalves, DType::kQ8_0, true, 0.0f, 33},
+      {4, 4, 160, 64, RopePairs::kAdjacent, DType::kQ8_0},
   };
   for (const Spec& s : specs) {
     std::string what =
@@ -373,7 +377,13 @@ struct Area {
   DType dtype = DType::kF32;
 
   int64_t index(int64_t row, int64_t col) const { return binding.offset + row * binding.stride + col; }
+  Bytes bytes(int64_t elements) const { return row_bytes(dtype, elements); }
   float get(int64_t row, int64_t col) const {
+    if (dtype == DType::kQ8_0) {
+      float block[32];
+      dequantize(dtype, memory.data() + bytes(index(row, col) / 32 * 32), 32, block);
+      return block[index(row, col) % 32];
+    }
     if (dtype == DType::kF16) {
       return f32_from_f16(reinterpret_cast<const uint16_t*>(memory.data())[index(row, col)]);
     }
@@ -388,16 +398,18 @@ struct Area {
       reinterpret_cast<float*>(memory.data())[index(row, col)] = value;
     }
   }
-  Bytes element() const { return dtype == DType::kF16 ? 2 : 4; }
-  Region region() const {
-    return {binding.offset * element(), cols * element(), binding.stride * element(), rows};
-  }
+  Region region() const { return {bytes(binding.offset), bytes(cols), bytes(binding.stride), rows}; }
 };
 
 Status check(Processor& p, const Case& c) {
   const Op& op = c.graph.op(0);
   Generator generator(static_cast<uint32_t>(c.name.size()) + 17u);
-  Reference reference(c.graph, kContext);
+  // What goes to a cache in blocks is compared with what it was before it was rounded.
+  Graph unrounded = c.graph;
+  for (Value& value : unrounded.values) {
+    value.dtype = value.dtype == DType::kQ8_0 ? DType::kF32 : value.dtype;
+  }
+  Reference reference(unrounded, kContext);
 
   std::vector<Area> areas(c.graph.values.size());
   for (size_t i = 0; i < areas.size(); ++i) {
@@ -412,9 +424,13 @@ Status check(Processor& p, const Case& c) {
     const bool dense = value.dtype == DType::kI32 || value.rows == Rows::kContext;
     a.binding.stride = dense ? value.cols : value.cols + 8;
     a.binding.offset = dense ? 0 : 16 + (is_output ? c.slice.begin : 0);
-    const int64_t elements = a.binding.offset + a.rows * a.binding.stride + 16;
-    HETERO_TRY(a.memory, PageMemory::allocate(elements * a.element()));
-    for (int64_t e = 0; e < elements && a.dtype != DType::kI32; ++e) {
+    const int64_t elements = a.binding.offset + a.rows * a.binding.stride + 32;
+    const bool blocks = traits(a.dtype).block_elements > 1;
+    HETERO_TRY(a.memory, PageMemory::allocate(a.bytes(elements)));
+    if (blocks) {
+      random_blocks(a.dtype, elements, generator.random(), a.memory.data());
+    }
+    for (int64_t e = 0; e < elements && a.dtype != DType::kI32 && !blocks; ++e) {
       if (a.dtype == DType::kF16) {
         reinterpret_cast<uint16_t*>(a.memory.data())[e] = f16_from_f32(0.125f);
       } else {
@@ -431,7 +447,9 @@ Status check(Processor& p, const Case& c) {
           if (static_cast<ValueId>(i) == c.routes && col < value.cols / 2) {
             x = static_cast<float>(generator.below(c.experts));
           }
-          a.put(t, col, x);
+          if (!blocks) {
+            a.put(t, col, x);
+          }
           truth[static_cast<size_t>(t * value.cols + col)] = value.dtype == DType::kI32 ? x : a.get(t, col);
         }
       }
@@ -440,7 +458,7 @@ Status check(Processor& p, const Case& c) {
     a.binding.buffer = a.buffer.get();
     if (!p.traits().coherent) {
       // Everything goes up, so that what comes back around the region can be checked as well.
-      HETERO_TRY(const Fence up, p.upload(*a.buffer, {0, elements * a.element(), elements * a.element(), 1}));
+      HETERO_TRY(const Fence up, p.upload(*a.buffer, {0, a.bytes(elements), a.bytes(elements), 1}));
       HETERO_RETURN_IF_ERROR(up.wait());
     }
   }
@@ -548,6 +566,14 @@ Status check(Processor& p, const Case& c) {
           tolerance = op.weights.empty() ? 4.0 * u * 12.0 : (12.0 + std::sqrt(hd)) * u * 12.0 * std::sqrt(hd);
           if (value.dtype == DType::kF16) {
             tolerance += 0x1p-10 * std::abs(expected) + 0x1p-24;
+          } else if (value.dtype == DType::kQ8_0) {
+            // Half a step of the block's largest magnitude over 127, and the step's own rounding to F16.
+            const float* block = truth.data() + t * value.cols + col / 32 * 32;
+            double most = tolerance;
+            for (int i = 0; i < 32; ++i) {
+              most = std::max(most, std::abs(double{block[i]}) + tolerance);
+            }
+            tolerance += most * (0.5 / 127.0 + 0x1p-11 + 4.0 * u) + 127.0 * 0x1p-25;
           }
         } else if (const auto* attention = op.as<Attention>()) {
           const int64_t hd = attention->head_dim;
@@ -619,7 +645,7 @@ Status check(Processor& p, const Case& c) {
     // What surrounds the written columns.
     if (!is_cache && a.dtype == DType::kF32) {
       const auto* raw = reinterpret_cast<const float*>(a.memory.data());
-      const int64_t elements = a.binding.offset + a.rows * a.binding.stride + 16;
+      const int64_t elements = a.binding.offset + a.rows * a.binding.stride + 32;
       for (int64_t e = 0; e < elements; ++e) {
         const int64_t rel = e - a.binding.offset;
         const bool inside = rel >= 0 && rel / a.binding.stride < a.rows && rel % a.binding.stride < a.cols;

@@ -6,6 +6,8 @@
 #include <cstring>
 
 #include "base/f16.h"
+#include "gguf/dequantize.h"
+#include "gguf/quantize.h"
 
 namespace hetero {
 namespace {
@@ -24,19 +26,28 @@ struct FakeBuffer : HostBuffer {
   std::byte* host;
 };
 
-float load(const Binding& binding, DType dtype, int64_t index) {
-  if (dtype == DType::kF16) {
-    return f32_from_f16(host_data<uint16_t>(binding)[index]);
-  }
-  return dtype == DType::kI32 ? static_cast<float>(host_data<int32_t>(binding)[index])
-                              : host_data<float>(binding)[index];
+std::byte* address(const Binding& binding, DType dtype, int64_t index) {
+  return static_cast<const HostBuffer*>(binding.buffer)->data() + row_bytes(dtype, binding.offset + index);
 }
 
-void store(const Binding& binding, DType dtype, int64_t index, float value) {
-  if (dtype == DType::kF16) {
-    host_data<uint16_t>(binding)[index] = f16_from_f32(value);
+/// `count` elements from `index` on; with blocks, whole ones.
+void load(const Binding& binding, DType dtype, int64_t index, int64_t count, float* to) {
+  const std::byte* from = address(binding, dtype, index);
+  if (dtype == DType::kI32) {
+    std::copy_n(reinterpret_cast<const int32_t*>(from), count, to);
   } else {
-    host_data<float>(binding)[index] = value;
+    dequantize(dtype, from, count, to);
+  }
+}
+
+void store(const Binding& binding, DType dtype, int64_t index, int64_t count, const float* from) {
+  std::byte* to = address(binding, dtype, index);
+  if (dtype == DType::kF16) {
+    std::transform(from, from + count, reinterpret_cast<uint16_t*>(to), f16_from_f32);
+  } else if (dtype == DType::kF32) {
+    std::copy_n(from, count, reinterpret_cast<float*>(to));
+  } else if (!quantize(dtype, from, count, to).ok()) {
+    std::memset(to, 0xff, static_cast<size_t>(row_bytes(dtype, count)));  // scales that are no numbers
   }
 }
 
@@ -62,9 +73,8 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
     const Value& value = graph.value(op.inputs[i]);
     std::vector<float>& to = reference.value(op.inputs[i]);
     to.resize(static_cast<size_t>(rows(op.inputs[i]) * value.cols));
-    for (size_t e = 0; e < to.size(); ++e) {
-      const int64_t row = static_cast<int64_t>(e) / value.cols;
-      to[e] = load(inputs[i], value.dtype, row * inputs[i].stride + static_cast<int64_t>(e) % value.cols);
+    for (int64_t row = 0; row < rows(op.inputs[i]); ++row) {
+      load(inputs[i], value.dtype, row * inputs[i].stride, value.cols, to.data() + row * value.cols);
     }
   }
   reference.run(0, tokens, position);
@@ -74,10 +84,9 @@ void compute(const FakeExecutable& executable, int64_t tokens, int64_t position,
     const int64_t begin = op.is<Linear>() ? executable.slice.begin : 0;
     const int64_t end = op.is<Linear>() ? executable.slice.end : value.cols;
     for (int64_t t = cache ? position : 0; t < rows(op.outputs[i]); ++t) {
-      for (int64_t c = begin; c < end; ++c) {
-        store(outputs[i], value.dtype, t * outputs[i].stride + c - begin,
-              (1.0f + error) * reference.value(op.outputs[i])[static_cast<size_t>(t * value.cols + c)]);
-      }
+      float* row = reference.value(op.outputs[i]).data() + t * value.cols + begin;
+      std::transform(row, row + end - begin, row, [&](float x) { return (1.0f + error) * x; });
+      store(outputs[i], value.dtype, t * outputs[i].stride, end - begin, row);
     }
   }
 }

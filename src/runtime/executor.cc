@@ -273,8 +273,8 @@ std::optional<double> Executor::measured_share(const LinkedPlan& plan, int a) co
 
 Region Executor::region(ValueId id, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
   const Value& value = graph_.value(id);
-  const Bytes element = traits(value.dtype).block_bytes;
-  return {(row * value.cols + col) * element, cols * element, value.cols * element, rows};
+  const auto bytes = [&](int64_t elements) { return row_bytes(value.dtype, elements); };
+  return {bytes(row * value.cols + col), bytes(cols), bytes(value.cols), rows};
 }
 
 Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::function<void(int, int)>& progress) {

@@ -18,7 +18,8 @@ const StrategyOptions kOptions{{1, 8, 16, 32, 64}, 0.5, 8};
 
 /// A CPU, a GPU and an NPU, all scripted, and an executor over a tiny model.
 struct Machine {
-  explicit Machine(FakeScript gpu_script = {}, FakeScript npu_script = {}) : cpu("cpu", "cpu") {
+  explicit Machine(FakeScript gpu_script = {}, FakeScript npu_script = {}, DType cache = DType::kF32)
+      : tiny(2, cache), cpu("cpu", "cpu") {
     npu_script.traits.static_shapes = true;
     gpu = std::make_unique<FakeProcessor>("gpu0", "gpu", gpu_script);
     npu = std::make_unique<FakeProcessor>("npu0", "npu", npu_script);
@@ -278,6 +279,17 @@ TEST(Executor, TheCacheFollowsWhenDecodeMovesToAnotherProcessor) {
                                         {Strategy::kNpuPadding, Strategy::kLayer},
                                         {Strategy::kTensor, Strategy::kCpu}}) {
     Machine machine(discrete, {});
+    expect_reference(machine, prefill, decode);
+  }
+}
+
+TEST(Executor, CachesInBlocksFollowToo) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  for (const auto& [prefill, decode] : {std::pair{Strategy::kGpu, Strategy::kCpu},
+                                        {Strategy::kCpu, Strategy::kGpu},
+                                        {Strategy::kTensor, Strategy::kCpu}}) {
+    Machine machine(discrete, {}, DType::kQ8_0);
     expect_reference(machine, prefill, decode);
   }
 }

@@ -10,7 +10,7 @@ int64_t value_bytes(const Value& value, const RowCapacity& capacity) {
   const int64_t rows = value.rows == Rows::kContext   ? capacity.context
                        : value.rows == Rows::kOutputs ? capacity.outputs
                                                       : capacity.tokens;
-  return rows * value.cols * traits(value.dtype).block_bytes;
+  return row_bytes(value.dtype, rows * value.cols);
 }
 
 }  // namespace

@@ -56,6 +56,26 @@ TEST(Slots, EveryValueFits) {
   }
 }
 
+TEST(Slots, CachesInBlocksTakeAboutHalfOfThoseInHalfPrecision) {
+  const auto cache_bytes = [](DType dtype) {
+    const TinyGraph tiny(1, DType::kQ8_0);
+    Graph graph = tiny.graph;
+    for (Value& value : graph.values) {
+      value.dtype = value.rows == Rows::kContext ? dtype : value.dtype;
+    }
+    const SlotAssignment a = assign_slots(graph, {64, 4, 128});
+    int64_t bytes = 0;
+    for (size_t i = 0; i < graph.values.size(); ++i) {
+      if (graph.values[i].rows == Rows::kContext) {
+        bytes += a.slots[static_cast<size_t>(a.slot_of[i])].bytes;
+      }
+    }
+    return bytes;
+  };
+  EXPECT_EQ(cache_bytes(DType::kF16), 2 * 128 * 64 * 2);
+  EXPECT_EQ(cache_bytes(DType::kQ8_0), 2 * 128 * 64 * 34 / 32);
+}
+
 TEST(Slots, OutputsOfJoinedOperatorsLieApartFromTheirInputs) {
   const TinyGraph tiny(3);
   const SlotAssignment a = assign_slots(tiny.graph, {64, 4, 128}, 2);

@@ -178,7 +178,8 @@ Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const Op
       const Value& value = graph.value(id);
       // A cache is written for the pass's tokens, and read by attention as far as it is filled.
       const int64_t rows = value.rows == Rows::kContext && op.is<Attention>() ? position + tokens : tokens;
-      bytes += number(rows * value.cols) * soc.activation_bytes;
+      bytes += value.dtype == DType::kQ8_0 ? number(rows * row_bytes(value.dtype, value.cols))
+                                           : number(rows * value.cols) * soc.activation_bytes;
     }
   }
   double weights = 0.0;

@@ -2,26 +2,20 @@
 // 2205.14135) on devices of type CPU: one work-item for each kv head (dimension 0) and block of
 // query rows (dimension 1). Query heads that share a kv head are rows of one block, so each key is
 // read once for all of them: row r is head r % group of token r / group.
-// Host: HEAD_DIM, CACHE_F16.
+// Host: HEAD_DIM, and what cache.cl wants.
 
 #define PADDED ((HEAD_DIM + 7) / 8 * 8)
 #define QUERIES 12  // rows of one block; a multiple of 2
 #define KEYS 32     // decoded at a time; a multiple of 8
 
-#ifdef CACHE_F16
-#define CACHE8(p) vload_half8(0, p)
-#else
-#define CACHE8(p) vload8(0, p)
-#endif
-
-// `count` rows of a cache as floats, zeros behind HEAD_DIM and behind the last row.
-inline void load_rows(global const CACHE_TYPE* cache, long stride, int count, local float* out) {
-  for (int j = 0; j < count; ++j, cache += stride, out += PADDED) {
+// `count` rows of a cache, from element `at` on, as floats, zeros behind HEAD_DIM and behind the last row.
+inline void load_rows(global const CACHE_TYPE* cache, long at, long stride, int count, local float* out) {
+  for (int j = 0; j < count; ++j, at += stride, out += PADDED) {
     for (int i = 0; i + 8 <= HEAD_DIM; i += 8) {
-      vstore8(CACHE8(cache + i), 0, out + i);
+      vstore8(cache8(cache, at + i), 0, out + i);
     }
     for (int i = HEAD_DIM / 8 * 8; i < PADDED; ++i) {
-      out[i] = i < HEAD_DIM ? CACHE1(cache + i) : 0.0f;
+      out[i] = i < HEAD_DIM ? CACHE1(cache, at + i) : 0.0f;
     }
   }
   for (int i = 0; i < (KEYS - count) * PADDED; i += 8) {
@@ -49,8 +43,8 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
   const int even = (count + 1) / 2 * 2;
   q += q_offset;
   a += a_offset;
-  k_cache += k_offset + kv_head * HEAD_DIM;
-  v_cache += v_offset + kv_head * HEAD_DIM;
+  k_offset += kv_head * HEAD_DIM;
+  v_offset += kv_head * HEAD_DIM;
   for (int r = 0; r < even; ++r) {
     const int row = min(first + r, tokens * group - 1);
     global const float* in = q + row / group * q_stride + (kv_head * group + row % group) * HEAD_DIM;
@@ -65,7 +59,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
   const int start = window > 0 ? max(0, position + first / group + 1 - window) : 0;  // by the first
   for (int begin = start; begin < seen; begin += KEYS) {
     const int keys = min(KEYS, seen - begin);
-    load_rows(k_cache + begin * k_stride, k_stride, keys, rows);
+    load_rows(k_cache, k_offset + begin * k_stride, k_stride, keys, rows);
     for (int r = 0; r < even; r += 2) {
       local const float* q0 = queries + r * PADDED;
       for (int j = 0; j < KEYS; j += 4) {
@@ -124,7 +118,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
         }
       }
     }
-    load_rows(v_cache + begin * v_stride, v_stride, keys, rows);
+    load_rows(v_cache, v_offset + begin * v_stride, v_stride, keys, rows);
     for (int r = 0; r < even; r += 2) {
       for (int i = 0; i < PADDED; i += 8) {
         float8 s0 = vload8(0, sums + r * PADDED + i);

@@ -2,8 +2,8 @@
 // 2205.14135) on GPUs: one work-group for each kv head (dimension 0) and block of query rows
 // (dimension 1). Query heads that share a kv head are rows of one block, so each key is read once
 // for all of them: row r is head r % group of token r / group.
-// Rows behind the last one repeat it, unstored. Host: HEAD_DIM, CACHE_F16, QUERIES and KEYS so that
-// the tiles fit the local memory.
+// Rows behind the last one repeat it, unstored. Host: HEAD_DIM, what cache.cl wants, QUERIES and
+// KEYS so that the tiles fit the local memory.
 
 #define STRIDE (HEAD_DIM + 1)  // odd or not, neighbours' rows start in different banks
 #define OWNED ((QUERIES * HEAD_DIM + LANES - 1) / LANES)  // outputs of one work-item
@@ -27,8 +27,8 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
   }
   q += q_offset;
   a += a_offset;
-  k_cache += k_offset + kv_head * HEAD_DIM;
-  v_cache += v_offset + kv_head * HEAD_DIM;
+  k_offset += kv_head * HEAD_DIM;
+  v_offset += kv_head * HEAD_DIM;
   for (int e = lane; e < QUERIES * HEAD_DIM; e += LANES) {
     const int row = min(first + e / HEAD_DIM, tokens * group - 1);
     queries[e] = scale * q[row / group * q_stride + (kv_head * group + row % group) * HEAD_DIM + e % HEAD_DIM];
@@ -50,7 +50,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     for (int e = lane; e < KEYS * HEAD_DIM; e += LANES) {
       const int j = e / HEAD_DIM;
       const int i = e % HEAD_DIM;
-      rows[j * STRIDE + i] = j < keys ? CACHE1(k_cache + (begin + j) * k_stride + i) : 0.0f;
+      rows[j * STRIDE + i] = j < keys ? CACHE1(k_cache, k_offset + (begin + j) * k_stride + i) : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int e = lane; e < QUERIES * KEYS; e += LANES) {
@@ -83,7 +83,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     for (int e = lane; e < KEYS * HEAD_DIM; e += LANES) {
       const int j = e / HEAD_DIM;
       const int i = e % HEAD_DIM;
-      rows[j * STRIDE + i] = j < keys ? CACHE1(v_cache + (begin + j) * v_stride + i) : 0.0f;
+      rows[j * STRIDE + i] = j < keys ? CACHE1(v_cache, v_offset + (begin + j) * v_stride + i) : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int o = 0; o < OWNED; ++o) {

@@ -1,7 +1,7 @@
 // Causal attention for few rows of queries on GPUs (Flash-Decoding: Dao et al., 2023): the context is
 // cut into parts, one work-group for each, so that the whole device works on a long one;
 // attention_join puts the parts together. Rows and query heads as in attention_gpu.cl.
-// Host: HEAD_DIM, a multiple of 32; CACHE_F16, ROWS of queries in a work-group, LANES >= 32 * ROWS.
+// Host: HEAD_DIM, a multiple of 32; what cache.cl wants, ROWS of queries in a work-group, LANES >= 32 * ROWS.
 // Rows of the caches are aligned to 16 bytes.
 
 #define STEP_KEYS 32               // keys at a time
@@ -41,8 +41,8 @@ kernel LANE_GROUP void attention_part(global const float* q, long q_offset, long
     return;
   }
   q += q_offset;
-  k_cache += k_offset + kv_head * HEAD_DIM;
-  v_cache += v_offset + kv_head * HEAD_DIM;
+  k_offset += kv_head * HEAD_DIM;
+  v_offset += kv_head * HEAD_DIM;
   for (int e = lane; e < ROWS * HEAD_DIM; e += LANES) {
     const int row = min(first + e / HEAD_DIM, tokens * group - 1);
     ((local float*)queries)[e] =
@@ -73,14 +73,14 @@ kernel LANE_GROUP void attention_part(global const float* q, long q_offset, long
   barrier(CLK_LOCAL_MEM_FENCE);
   for (int begin = part_begin; begin < part_end; begin += STEP_KEYS) {
     // Keys behind the last repeat it, and weigh nothing.
-    global const CACHE_TYPE* k_row = k_cache + min(begin + key, seen - 1) * k_stride;
+    const long k_row = k_offset + min(begin + key, seen - 1) * k_stride;
     float values[V_OWNED][STEP_KEYS / V_PARTS];  // on their way while scores are made
 #pragma unroll
     for (int o = 0; o < V_OWNED; ++o) {
       const int i = min(v_lane + o * V_LANES, HEAD_DIM - 1);
 #pragma unroll
       for (int j = 0; j < STEP_KEYS / V_PARTS; ++j) {
-        values[o][j] = CACHE1(v_cache + min(begin + j * V_PARTS + v_part, seen - 1) * v_stride + i);
+        values[o][j] = CACHE1(v_cache, v_offset + min(begin + j * V_PARTS + v_part, seen - 1) * v_stride + i);
       }
     }
     float dots[ROWS];
@@ -91,7 +91,7 @@ kernel LANE_GROUP void attention_part(global const float* q, long q_offset, long
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 8; i += KEY_LANES) {
       if (HEAD_DIM / 8 % KEY_LANES == 0 || i + share < HEAD_DIM / 8) {
-        const float8 k = cache8(k_row + (i + share) * 8);
+        const float8 k = cache8(k_cache, k_row + (i + share) * 8);
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
           const float4 u = queries[r * (HEAD_DIM / 4) + (i + share) * 2];

@@ -1,6 +1,6 @@
 // Causal attention for many rows of queries on GPUs, as attention_gpu.cl has it, with more work for
 // each load: a work-item makes 4 x 2 scores, and 4 rows of HEAD_DIM / 16 outputs.
-// Host: HEAD_DIM, a multiple of 64; CACHE_F16. Rows of the caches are aligned to 16 bytes.
+// Host: HEAD_DIM, a multiple of 64; what cache.cl wants. Rows of the caches are aligned to 16 bytes.
 
 #define TILE_QUERIES 32
 #define TILE_KEYS 32
@@ -9,13 +9,14 @@
 #define OWNED4 (HEAD_DIM / 64)   // float4s of outputs of one work-item, for each query
 #define P_ROW (TILE_QUERIES + 4)
 
-// Rows begin .. of a cache; rows behind the last repeat it.
-inline void bring_rows(global const CACHE_TYPE* cache, long stride, int begin, int last, local float4* rows) {
+// Rows begin .. of a head's cache, which starts at element `at`; rows behind the last repeat it.
+inline void bring_rows(global const CACHE_TYPE* cache, long at, long stride, int begin, int last,
+                       local float4* rows) {
 #pragma unroll
   for (int e = 0; e < TILE_KEYS * HEAD_DIM / 8 / TILE_LANES; ++e) {
-    const int at = get_local_id(0) + e * TILE_LANES;
-    const int j = at / (HEAD_DIM / 8), i = at % (HEAD_DIM / 8);
-    const float8 v = cache8(cache + min(begin + j, last) * stride + i * 8);
+    const int mine = get_local_id(0) + e * TILE_LANES;
+    const int j = mine / (HEAD_DIM / 8), i = mine % (HEAD_DIM / 8);
+    const float8 v = cache8(cache, at + min(begin + j, last) * stride + i * 8);
     rows[j * ROW4 + 2 * i] = v.lo;
     rows[j * ROW4 + 2 * i + 1] = v.hi;
   }
@@ -43,8 +44,8 @@ kernel void attention(global const float* q, long q_offset, long q_stride,      
   }
   q += q_offset;
   a += a_offset;
-  k_cache += k_offset + kv_head * HEAD_DIM;
-  v_cache += v_offset + kv_head * HEAD_DIM;
+  k_offset += kv_head * HEAD_DIM;
+  v_offset += kv_head * HEAD_DIM;
   for (int e = lane; e < TILE_QUERIES * HEAD_DIM; e += TILE_LANES) {
     const int r = e / HEAD_DIM;
     const int row = min(first + r, tokens * group - 1);
@@ -68,7 +69,7 @@ kernel void attention(global const float* q, long q_offset, long q_stride,      
   const int seen = position + (first + count - 1) / group + 1;  // by the block's last row
   const int start = window > 0 ? max(0, position + first / group + 1 - window) : 0;  // by the first
   for (int begin = start; begin < seen; begin += TILE_KEYS) {
-    bring_rows(k_cache, k_stride, begin, seen - 1, rows);
+    bring_rows(k_cache, k_offset, k_stride, begin, seen - 1, rows);
     barrier(CLK_LOCAL_MEM_FENCE);
     float scores[4][2];
 #pragma unroll
@@ -89,7 +90,7 @@ kernel void attention(global const float* q, long q_offset, long q_stride,      
     weights4[(other + 16) * (P_ROW / 4) + q_set] =
         (float4)(scores[0][1], scores[1][1], scores[2][1], scores[3][1]);
     barrier(CLK_LOCAL_MEM_FENCE);
-    bring_rows(v_cache, v_stride, begin, seen - 1, rows);
+    bring_rows(v_cache, v_offset, v_stride, begin, seen - 1, rows);
     float mine[TILE_KEYS / 4];
     float m = LOWEST;
 #pragma unroll

@@ -232,13 +232,23 @@ kernel LANE_GROUP void rope_table(global float* y, long y_offset, long y_stride,
   }
 }
 
-// Element `index` of a KV cache.
-inline void store_cache(float value, global uchar* cache, long index, int cache_f16) {
-  if (cache_f16) {
+// Types of KV caches.
+#define CACHE_F32 0
+#define CACHE_F16 1
+#define CACHE_Q8_0 2  // blocks of a scale in F16 and 32 numbers
+
+// Element `index` of a KV cache of a plain type.
+inline void store_cache(float value, global uchar* cache, long index, int type) {
+  if (type == CACHE_F16) {
     vstore_half_rte(value, index, (global half*)cache);
   } else {
     ((global float*)cache)[index] = value;
   }
+}
+
+// One number of a block whose largest magnitude is `most`.
+inline void store_number(float value, float most, global char* block, int i) {
+  block[2 + i] = convert_char_sat_rte(most > 0x1p-100f ? value * (127.0f / most) : 0.0f);
 }
 
 // Element i of a head, after its norm if there is one.
@@ -270,7 +280,7 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
                             global uchar* k_cache, long k_offset, long k_stride,              //
                             global uchar* v_cache, long v_offset, long v_stride,              //
                             global const float* norms, int has_norm, float eps,               //
-                            int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_f16,
+                            int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_type,
                             int position, int tokens) {
   local float shared[LANES];
   const int h = get_group_id(0);
@@ -293,18 +303,56 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
     for (int i = get_local_id(0); i < head_dim; i += LANES) {
       q[i] = rotated(head, table, i, rotary_dims, halves, has_norm, scale, norms);
     }
-  } else if (h < heads + kv_heads) {
-    const long first = k_offset + (position + t) * k_stride + (h - heads) * head_dim;
-    for (int i = get_local_id(0); i < head_dim; i += LANES) {
-      const float x = rotated(head, table, i, rotary_dims, halves, has_norm, scale, norms + head_dim);
-      store_cache(x, k_cache, first + i, cache_f16);
-    }
-  } else {
-    const long first = v_offset + (position + t) * v_stride + (h - heads - kv_heads) * head_dim;
-    for (int i = get_local_id(0); i < head_dim; i += LANES) {
-      store_cache(head[i], v_cache, first + i, cache_f16);
-    }
+    return;
   }
+  // A head of k, or one of v, which passes as it is.
+  const int of_k = h < heads + kv_heads;
+  global uchar* cache = of_k ? k_cache : v_cache;
+  const long first = of_k ? k_offset + (position + t) * k_stride + (h - heads) * head_dim
+                          : v_offset + (position + t) * v_stride + (h - heads - kv_heads) * head_dim;
+  const int rotary = of_k ? rotary_dims : 0;
+  has_norm = of_k && has_norm;
+  norms += head_dim;
+  if (cache_type != CACHE_Q8_0) {
+    for (int i = get_local_id(0); i < head_dim; i += LANES) {
+      store_cache(rotated(head, table, i, rotary, halves, has_norm, scale, norms), cache, first + i, cache_type);
+    }
+    return;
+  }
+#if LANES >= 32
+  for (int begin = 0; begin < head_dim; begin += LANES) {  // LANES is a multiple of 32
+    const int i = begin + get_local_id(0);
+    const float x = i < head_dim ? rotated(head, table, i, rotary, halves, has_norm, scale, norms) : 0.0f;
+    shared[get_local_id(0)] = x;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    float most = 0.0f;
+    for (int j = 0; j < 32; ++j) {
+      most = fmax(most, fabs(shared[get_local_id(0) / 32 * 32 + j]));
+    }
+    if (i < head_dim) {
+      global char* block = (global char*)cache + (first + i) / 32 * 34;
+      store_number(x, most, block, i % 32);
+      if (i % 32 == 0) {
+        vstore_half_rte(most / 127.0f, 0, (global half*)block);
+      }
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+#else
+  for (int begin = 32 * get_local_id(0); begin < head_dim; begin += 32 * LANES) {
+    global char* block = (global char*)cache + (first + begin) / 32 * 34;
+    float x[32];
+    float most = 0.0f;
+    for (int j = 0; j < 32; ++j) {
+      x[j] = rotated(head, table, begin + j, rotary, halves, has_norm, scale, norms);
+      most = fmax(most, fabs(x[j]));
+    }
+    for (int j = 0; j < 32; ++j) {
+      store_number(x[j], most, block, j);
+    }
+    vstore_half_rte(most / 127.0f, 0, (global half*)block);
+  }
+#endif
 }
 
 // y = cap * tanh(x / cap). Groups along dimension 0 share a row, one chunk of columns each.

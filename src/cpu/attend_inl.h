@@ -1,0 +1,404 @@
+// Attention, written over V as kernels_inl.h describes, after kernels_inl.h and rows_inl.h. Online softmax
+// (Milakov and Gimelshein, arXiv 1805.02867) over blocks of the cache: each query row keeps its largest score
+// so far, the sum of weights and the weighted sum of v, and rescales them when a larger score appears.
+
+constexpr float kNone = -1e30f;  // below every score
+
+// Caches of plain types are read as F32 and F16 (kernels_inl.h) have it, caches in blocks as Q8_0.
+template <class T>
+constexpr bool kInBlocks = requires {
+  T::kElements;
+};
+
+// Numbers of blocks, without their scale.
+struct Numbers8 {
+  static constexpr int kBytes = 1;
+  HETERO_KERNEL Reg load(const std::byte* p) { return V::load_i8(reinterpret_cast<const int8_t*>(p)); }
+};
+
+// Bytes of the first `count` elements of a row; with blocks, a multiple of theirs.
+template <class T>
+HETERO_KERNEL int64_t row_part_bytes(int64_t count) {
+  return kInBlocks<T> ? count / 32 * T::kBytes : count * T::kBytes;
+}
+
+// Elements d .. of a row; `some`, where there are fewer than kW of them. kW divides a block.
+template <class T>
+HETERO_KERNEL Reg load_of_row(const std::byte* row, int64_t d, int64_t some) {
+  if constexpr (kInBlocks<T>) {
+    const std::byte* block = row + d / 32 * T::kBytes;
+    return V::mul(T::scale(block), Numbers8::load(block + 2 + d % 32));
+  } else {
+    return load_plain<T>(row + d * T::kBytes, some);
+  }
+}
+
+struct AttendState {
+  float* top;    // [rows]
+  float* total;  // [rows]
+  float* sum;    // [rows][sum_stride]
+  int64_t sum_stride;
+};
+
+// Scores of one row against `count` cache rows -> weights, of which the first `seen` count.
+HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64_t row,
+                               const AttendState& state) {
+  float top = state.top[row];
+  int64_t j = 0;
+  if (seen >= kW) {
+    Reg most = V::load(scores);
+    for (j = kW; j + kW <= seen; j += kW) {
+      most = V::max(most, V::load(scores + j));
+    }
+    const float m = V::largest(most);
+    top = m > top ? m : top;
+  }
+  for (; j < seen; ++j) {
+    top = scores[j] > top ? scores[j] : top;
+  }
+  float rescale[kW];
+  V::store(rescale, exp_of(V::set(state.top[row] - top)));
+  if (top != state.top[row]) {
+    float* sum = state.sum + row * state.sum_stride;
+    for (int64_t d = 0; d < state.sum_stride; d += kW) {
+      V::store(sum + d, V::mul(V::load(sum + d), V::set(rescale[0])));
+    }
+    state.top[row] = top;
+    state.total[row] *= rescale[0];
+  }
+  Reg total = V::zero();
+  for (j = 0; j + kW <= seen; j += kW) {
+    const Reg e = exp_of(V::sub(V::load(scores + j), V::set(top)));
+    total = V::add(total, e);
+    V::store(scores + j, e);
+  }
+  if (j < seen) {
+    float e[kW];
+    V::store(e, exp_of(V::sub(load_part(scores + j, seen - j), V::set(top))));
+    for (int i = 0; j + i < seen; ++i) {
+      scores[j + i] = e[i];
+      state.total[row] += e[i];
+    }
+  }
+  for (j = seen; j < count; ++j) {
+    scores[j] = 0.0f;
+  }
+  state.total[row] += V::sum(total);
+}
+
+// Scores of one query row against cache rows [begin, begin + count) -> weights; zero where the row
+// does not look.
+HETERO_KERNEL void weights_of(const AttendArgs& a, float* scores, int64_t count, int64_t row, int64_t begin,
+                              const AttendState& state) {
+  const int64_t end = a.position + row / a.group + 1 - begin;
+  const int64_t seen = end < 0 ? 0 : min_of(count, end);
+  const int64_t first = a.window == 0 || end < a.window ? 0 : min_of(seen, end - a.window);
+  for (int64_t j = 0; j < first; ++j) {
+    scores[j] = 0.0f;
+  }
+  if (a.cap > 0.0f) {
+    soft_cap(scores + first, seen - first, a.cap, scores + first);
+  }
+  softmax_row(scores + first, count - first, seen - first, row, state);
+}
+
+// Asks for a row of the cache. Rows of one head lie far apart, which no prefetcher of the machine follows.
+HETERO_KERNEL void prefetch_row(const std::byte* row, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) {
+    V::prefetch(row + at);
+  }
+}
+
+// Scores of G query rows against S cache rows.
+template <class T, int G, int S>
+HETERO_KERNEL void scores_of(const float* q, const std::byte* k, int64_t k_bytes, int64_t head_dim,
+                             float* scores) {
+  Reg acc[G][S];
+  for (int g = 0; g < G; ++g) {
+    for (int s = 0; s < S; ++s) {
+      acc[g][s] = V::zero();
+    }
+  }
+  if constexpr (kInBlocks<T>) {
+    for (int64_t d = 0; d < head_dim; d += 32, k += T::kBytes) {
+      for (int s = 0; s < S; ++s) {
+        const std::byte* block = k + s * k_bytes;
+        const Reg scale = T::scale(block);
+        for (int j = 0; j < 32; j += kW) {
+          const Reg ks = V::mul(scale, Numbers8::load(block + 2 + j));
+          for (int g = 0; g < G; ++g) {
+            acc[g][s] = V::fma(ks, V::load(q + g * head_dim + d + j), acc[g][s]);
+          }
+        }
+      }
+    }
+  } else {
+    int64_t d = 0;
+    for (; d + kW <= head_dim; d += kW) {
+      for (int s = 0; s < S; ++s) {
+        const Reg ks = T::load(k + s * k_bytes + d * T::kBytes);
+        for (int g = 0; g < G; ++g) {
+          acc[g][s] = V::fma(ks, V::load(q + g * head_dim + d), acc[g][s]);
+        }
+      }
+    }
+    if (d < head_dim) {
+      for (int s = 0; s < S; ++s) {
+        const Reg ks = load_plain<T>(k + s * k_bytes + d * T::kBytes, head_dim - d);
+        for (int g = 0; g < G; ++g) {
+          acc[g][s] = V::fma(ks, load_part(q + g * head_dim + d, head_dim - d), acc[g][s]);
+        }
+      }
+    }
+  }
+  for (int g = 0; g < G; ++g) {
+    if constexpr (S == 4) {
+      V::sum_of_four(acc[g], scores + g * kAttendBlock);
+    } else {
+      for (int s = 0; s < S; ++s) {
+        scores[g * kAttendBlock + s] = V::sum(acc[g][s]);
+      }
+    }
+  }
+}
+
+// sum[g] += weights[g] V over the block, for D vectors of head_dim from d on.
+template <class T, int G, int D>
+HETERO_KERNEL void weigh_some(const float* weights, const std::byte* v, int64_t v_bytes, int64_t count,
+                              int64_t d, int64_t head_dim, float* sum, int64_t sum_stride) {
+  Reg acc[G][D];
+  for (int g = 0; g < G; ++g) {
+    for (int j = 0; j < D; ++j) {
+      acc[g][j] = V::load(sum + g * sum_stride + d + j * kW);
+    }
+  }
+  const int64_t some = min_of(kW, head_dim - d);
+  for (int64_t s = 0; s < count; ++s) {
+    Reg vs[D];
+    for (int j = 0; j < D; ++j) {
+      const std::byte* from = v + s * v_bytes + (d + j * kW) * T::kBytes;
+      vs[j] = D == 1 ? load_plain<T>(from, some) : T::load(from);
+    }
+    for (int g = 0; g < G; ++g) {
+      const Reg w = V::set(weights[g * kAttendBlock + s]);
+      for (int j = 0; j < D; ++j) {
+        acc[g][j] = V::fma(w, vs[j], acc[g][j]);
+      }
+    }
+  }
+  for (int g = 0; g < G; ++g) {
+    for (int j = 0; j < D; ++j) {
+      V::store(sum + g * sum_stride + d + j * kW, acc[g][j]);
+    }
+  }
+}
+
+// The same for blocks, one column of blocks after the other: the weights take over the blocks' scales.
+template <class T, int G>
+HETERO_KERNEL void weigh_blocks(const float* weights, const std::byte* v, int64_t v_bytes, int64_t count,
+                                int64_t head_dim, float* sum, int64_t sum_stride) {
+  constexpr int kMost = G == 4 ? 2 : 4;
+  constexpr int kTogether = kMost < kPieces ? kMost : kPieces;
+  float scales[kAttendBlock] = {};
+  float scaled[G * kAttendBlock];
+  for (int64_t d = 0; d < head_dim; d += 32, v += T::kBytes, sum += 32) {
+    for (int64_t s = 0; s < count; ++s) {
+      scales[s] = V::f16(v + s * v_bytes);
+    }
+    for (int g = 0; g < G; ++g) {
+      for (int64_t s = 0; s < count; s += kW) {
+        float* to = scaled + g * kAttendBlock + s;
+        V::store(to, V::mul(V::load(weights + g * kAttendBlock + s), V::load(scales + s)));
+      }
+    }
+    for (int64_t j = 0; j < 32; j += kTogether * kW) {
+      weigh_some<Numbers8, G, kTogether>(scaled, v + 2, v_bytes, count, j, 32, sum, sum_stride);
+    }
+  }
+}
+
+// head_dim is walked outside, so that sums stay in registers: as many as hide the latency of sums.
+template <class T, int G>
+HETERO_KERNEL void weigh_values(const float* weights, const std::byte* v, int64_t v_bytes, int64_t count,
+                                int64_t head_dim, float* sum, int64_t sum_stride) {
+  if constexpr (kInBlocks<T>) {
+    weigh_blocks<T, G>(weights, v, v_bytes, count, head_dim, sum, sum_stride);
+  } else {
+    constexpr int kTogether = G == 4 ? 2 : 4;
+    int64_t d = 0;
+    for (; d + kTogether * kW <= head_dim; d += kTogether * kW) {
+      weigh_some<T, G, kTogether>(weights, v, v_bytes, count, d, head_dim, sum, sum_stride);
+    }
+    for (; d < head_dim; d += kW) {
+      weigh_some<T, G, 1>(weights, v, v_bytes, count, d, head_dim, sum, sum_stride);
+    }
+  }
+}
+
+template <class T, int G>
+void attend_group(const AttendArgs& a, const float* q, float* scores, int64_t row, int64_t begin,
+                  int64_t count, const AttendState& state) {
+  const int64_t k_bytes = a.k_bytes;
+  const int64_t v_bytes = a.v_bytes;
+  const std::byte* k = a.k + begin * k_bytes;
+  constexpr int kTogether = G <= 3 ? 4 : 2;
+  int64_t s = 0;
+  const std::byte* v = a.v + begin * v_bytes;
+  const int64_t head_bytes = row_part_bytes<T>(a.head_dim);
+  for (; s + kTogether <= count; s += kTogether) {
+    for (int64_t j = s; j < s + kTogether; ++j) {
+      prefetch_row(v + j * v_bytes, head_bytes);
+    }
+    scores_of<T, G, kTogether>(q, k + s * k_bytes, k_bytes, a.head_dim, scores + s);
+  }
+  for (; s < count; ++s) {
+    scores_of<T, G, 1>(q, k + s * k_bytes, k_bytes, a.head_dim, scores + s);
+  }
+  const int64_t next = min_of(kAttendBlock, a.cache_end - begin - count);
+  for (int64_t j = 0; j < next; ++j) {
+    prefetch_row(k + (count + j) * k_bytes, head_bytes);
+  }
+  for (int g = 0; g < G; ++g) {
+    weights_of(a, scores + g * kAttendBlock, count, row + g, begin, state);
+  }
+  weigh_values<T, G>(scores, v, v_bytes, count, a.head_dim, state.sum + row * state.sum_stride,
+                     state.sum_stride);
+}
+
+// A few query rows: cache rows are converted in registers.
+template <class T>
+void attend_few(const AttendArgs& a, int64_t rows, const float* q, float* scores, int64_t begin,
+                int64_t count, const AttendState& state) {
+  for (int64_t row = 0; row < rows; row += 4) {
+    const float* qr = q + row * a.head_dim;
+    switch (min_of(4, rows - row)) {
+      case 1:
+        attend_group<T, 1>(a, qr, scores, row, begin, count, state);
+        break;
+      case 2:
+        attend_group<T, 2>(a, qr, scores, row, begin, count, state);
+        break;
+      case 3:
+        attend_group<T, 3>(a, qr, scores, row, begin, count, state);
+        break;
+      default:
+        attend_group<T, 4>(a, qr, scores, row, begin, count, state);
+    }
+  }
+}
+
+// Many query rows: scores = Q K^T and sum += P V as tiles over panels of the cache block.
+template <class T>
+void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* scores, float* panel,
+                 int64_t begin, int64_t count, const AttendState& state) {
+  WeightRows keys{a.cache, nullptr, a.k_bytes, 0};
+  for (int64_t s = 0; s < count; s += kNr) {
+    keys.data = a.k + (begin + s) * a.k_bytes;
+    keys.rows = min_of(kNr, count - s);
+    pack_panel(keys, 0, a.head_dim, panel);
+    for (int64_t row = 0; row < rows; row += kMr) {
+      tile_rows<1>(min_of(kMr, rows - row), q + row * a.head_dim, a.head_dim, panel, a.head_dim, keys.rows,
+                   false, nullptr, scores + row * kAttendBlock + s, kAttendBlock);
+    }
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    weights_of(a, scores + row * kAttendBlock, count, row, begin, state);
+  }
+  for (int64_t d = 0; d < a.head_dim; d += kNr) {
+    for (int64_t s = 0; s < count; ++s) {
+      const std::byte* v = a.v + (begin + s) * a.v_bytes;
+      for (int64_t j = 0; j < kNr; j += kW) {
+        const int64_t some = min_of(kW, a.head_dim - d - j);
+        V::store(panel + s * kNr + j, some > 0 ? load_of_row<T>(v, d + j, some) : V::zero());
+      }
+    }
+    for (int64_t row = 0; row < rows; row += kMr) {
+      tile_rows<1>(min_of(kMr, rows - row), scores + row * kAttendBlock, kAttendBlock, panel, count, kNr,
+                   true, nullptr, state.sum + row * state.sum_stride + d, state.sum_stride);
+    }
+  }
+}
+
+template <class T>
+void attend_to(const AttendArgs& a) {
+  const int64_t rows = a.tokens * a.group;
+  // Scratch: Q [rows, head_dim], scores [rows, block], sums [rows, padded head_dim], a panel.
+  float* q = a.scratch;
+  float* scores = q + kAttendRows * a.head_dim;
+  AttendState state{};
+  state.sum_stride = (a.head_dim + kNr - 1) / kNr * kNr;
+  state.top = scores + kAttendRows * kAttendBlock;
+  state.total = state.top + kAttendRows;
+  state.sum = state.total + kAttendRows;
+  float* panel = state.sum + kAttendRows * state.sum_stride;
+  for (int64_t s = 0; rows <= kFewRows && s < min_of(kAttendBlock, a.cache_end - a.cache_begin); ++s) {
+    prefetch_row(a.k + (a.cache_begin + s) * a.k_bytes, row_part_bytes<T>(a.head_dim));
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = a.q + row / a.group * a.q_stride + row % a.group * a.head_dim;
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      q[row * a.head_dim + d] = from[d] * a.scale;
+    }
+    state.top[row] = kNone;
+    state.total[row] = 0.0f;
+    for (int64_t d = 0; d < state.sum_stride; ++d) {
+      state.sum[row * state.sum_stride + d] = 0.0f;
+    }
+  }
+  for (int64_t begin = a.cache_begin; begin < a.cache_end; begin += kAttendBlock) {
+    const int64_t count = min_of(kAttendBlock, a.cache_end - begin);
+    rows <= kFewRows ? attend_few<T>(a, rows, q, scores, begin, count, state)
+                     : attend_many<T>(a, rows, q, scores, panel, begin, count, state);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* sum = state.sum + row * state.sum_stride;
+    if (a.partial != nullptr) {
+      float* to = a.partial + row * (a.head_dim + 2);
+      __builtin_memcpy(to, sum, static_cast<size_t>(a.head_dim) * sizeof(float));
+      to[a.head_dim] = state.top[row];
+      to[a.head_dim + 1] = state.total[row];
+    } else {
+      float* to = a.out + row / a.group * a.out_stride + row % a.group * a.head_dim;
+      const float scale = 1.0f / state.total[row];
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        to[d] = sum[d] * scale;
+      }
+    }
+  }
+}
+
+void attend(const AttendArgs& a) {
+  switch (a.cache) {
+    case DType::kF32:
+      return attend_to<F32>(a);
+    case DType::kQ8_0:
+      return attend_to<Q8_0>(a);
+    default:
+      attend_to<F16>(a);
+  }
+}
+
+void merge_partials(const float* partial, int64_t parts, int64_t part_stride, int64_t head_dim, float* out) {
+  float top = kNone;
+  for (int64_t p = 0; p < parts; ++p) {
+    const float t = partial[p * part_stride + head_dim];
+    top = t > top ? t : top;
+  }
+  float total = 0.0f;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    out[d] = 0.0f;
+  }
+  for (int64_t p = 0; p < parts; ++p) {
+    const float* part = partial + p * part_stride;
+    float weight[kW];
+    V::store(weight, exp_of(V::set(part[head_dim] - top)));
+    total += weight[0] * part[head_dim + 1];
+    for (int64_t d = 0; d < head_dim; ++d) {
+      out[d] += weight[0] * part[d];
+    }
+  }
+  const float scale = 1.0f / total;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    out[d] *= scale;
+  }
+}
