@@ -32,6 +32,11 @@ struct I {
                       : _mm512_srli_epi16(bits, static_cast<unsigned>(-shift));
     return _mm512_or_si512(numbers, _mm512_and_si512(bits, _mm512_set1_epi8(mask)));
   }
+  HETERO_KERNEL Ints look_up(const int8_t* values, Ints indices) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    const __m128i zeroed = _mm_xor_si128(table, _mm_set1_epi8(static_cast<char>(kSignedZero)));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(zeroed), indices);
+  }
   HETERO_KERNEL Ints broadcast(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof(four));

@@ -110,15 +110,17 @@ struct IQ4_NL {
     set_parts_32(u, V::f16(p), 0.0f);
   }
 };
+// 2^(exponent - 128): half of the format's scale, as the values are doubled.
+HETERO_KERNEL float mxfp4_scale(const std::byte* p) {
+  const auto e = static_cast<uint32_t>(p[0]);
+  return __builtin_bit_cast(float, e < 2 ? 0x00200000u << e : (e - 1) << 23);
+}
 struct MXFP4 {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 17;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    const auto* b = reinterpret_cast<const uint8_t*>(p);
-    look_up(kMxfp4Values, b + 1, u.q);
-    // 2^(exponent - 128): half of the format's scale, as the values are doubled.
-    const uint32_t e = b[0];
-    set_parts_32(u, __builtin_bit_cast(float, e < 2 ? 0x00200000u << e : (e - 1) << 23), 0.0f);
+    look_up(kMxfp4Values, reinterpret_cast<const uint8_t*>(p) + 1, u.q);
+    set_parts_32(u, mxfp4_scale(p), 0.0f);
   }
 };
 
@@ -141,17 +143,25 @@ struct Q2_K {
     }
   }
 };
+// 6-bit scales, less 32: 4 low bits in bytes 96..103, 2 high bits in 104..107.
+HETERO_KERNEL void unpack_q3_scales(const std::byte* p, int8_t* scale) {
+  const uint8_t* packed = reinterpret_cast<const uint8_t*>(p) + 96;
+  for (int i = 0; i < 16; ++i) {
+    const int low = i < 8 ? packed[i] & 15 : packed[i - 8] >> 4;
+    const int high = (packed[8 + i % 4] >> (i / 4 * 2)) & 3;
+    scale[i] = static_cast<int8_t>((low | high << 4) - 32);
+  }
+}
 struct Q3_K {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 110;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
     const auto* b = reinterpret_cast<const uint8_t*>(p);
     const float d = V::f16(p + 108);
-    const uint8_t* packed = b + 96;
-    for (int i = 0; i < 16; ++i) {  // 6-bit scales: 4 low bits in bytes 0..7, 2 high bits in 8..11
-      const int low = i < 8 ? packed[i] & 15 : packed[i - 8] >> 4;
-      const int high = (packed[8 + i % 4] >> (i / 4 * 2)) & 3;
-      set_part(u, i, d * static_cast<float>((low | high << 4) - 32), 0.0f);
+    int8_t scale[16];
+    unpack_q3_scales(p, scale);
+    for (int i = 0; i < 16; ++i) {
+      set_part(u, i, d * static_cast<float>(scale[i]), 0.0f);
     }
     for (int part = 0; part < 8; ++part) {
       const uint8_t* q = b + 32 + part / 4 * 32;
@@ -234,16 +244,20 @@ struct Q6_K {
     }
   }
 };
+// Of one of eight blocks.
+HETERO_KERNEL int8_t iq4_scale(const std::byte* p, int part) {
+  const int low = static_cast<int>(p[4 + part / 2]) >> (part % 2 * 4) & 15;
+  const int high = read_u16(p + 2) >> (2 * part) & 3;
+  return static_cast<int8_t>((low | high << 4) - 32);
+}
 struct IQ4_XS {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 136;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
     const auto* b = reinterpret_cast<const uint8_t*>(p);
     const float d = V::f16(p);
-    const int high = read_u16(p + 2);
     for (int part = 0; part < 8; ++part) {
-      const int scale = ((b[4 + part / 2] >> (part % 2 * 4)) & 15) | ((high >> (2 * part)) & 3) << 4;
-      const float s = d * static_cast<float>(scale - 32);
+      const float s = d * static_cast<float>(iq4_scale(p, part));
       set_part(u, 2 * part, s, 0.0f);
       set_part(u, 2 * part + 1, s, 0.0f);
       look_up(kIq4Values, b + 8 + part * 16, u.q + part * 32);

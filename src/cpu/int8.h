@@ -60,6 +60,7 @@ extern const Int8Kernels kAvxVnniInt8Kernels;  // AVX2 with the VEX form of VNNI
 extern const Int8Kernels kAvx512VnniInt8Kernels;
 #elif defined(__aarch64__)
 extern const Int8Kernels kDotProductInt8Kernels;
+extern const Int8Kernels kI8mmInt8Kernels;
 #endif
 
 }  // namespace hetero::cpu

@@ -5,6 +5,7 @@
 // and high(Ints) (the nibbles of each byte), store_ints, zero, subtract(Ints, int32), to_floats, load_f16,
 // load_u8, load_i8, set, load_floats, mul, fma, store; and
 //   broadcast(four bytes)
+//   look_up(sixteen values, Ints indices): the value of each byte's index, with kSignedZero added
 //   add_bits(numbers, bits, shift, mask): numbers | (bits << shift & mask), byte by byte, to the right
 //     for negative shifts
 //   dot(Ints sum, w, x): sum plus the products of 4-bit numbers w with signed x, in whatever form
@@ -96,7 +97,7 @@ HETERO_KERNEL Floats add_block(Floats acc, Ints sum, Floats scale, Floats offset
   Ints total = P::kNumbers == Numbers::kNibbles ? I::total(sum) : sum;
   if (P::kZero != 0) {
     const int32_t q_sum8 = P::kParts == 1 ? x.q_sum8 : part == 0 ? x.first_sum8 : x.q_sum8 - x.first_sum8;
-    total = I::subtract(total, P::kZero / 8 * q_sum8);
+    total = I::subtract(total, P::kZero % 8 == 0 ? P::kZero / 8 * q_sum8 : q_sum8 / 8 * P::kZero);
   }
   acc = I::fma(I::mul(scale, I::set(x.scale)), I::to_floats(total), acc);
   if (P::kOffset) {
@@ -292,6 +293,8 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
   }
 }
 
+#include "cpu/int8_pairs_inl.h"
+
 template <class P, int R = kInt8Tile>
 HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, int64_t tile,
                                          const int8_t* q, const Int8Block* blocks, float* acc) {
@@ -300,7 +303,11 @@ HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, in
       return multiply_decoded_rows<P, R - 1>(rows, w, count, tile, q, blocks, acc);
     }
   }
-  multiply_decoded<P, R>(w, count, tile, q, blocks, acc);
+  if constexpr (kRowPairs<I>) {
+    multiply_pairs<P, R>(w, count, tile, q, blocks, acc);
+  } else {
+    multiply_decoded<P, R>(w, count, tile, q, blocks, acc);
+  }
 }
 
 // Columns of activations stay in the second-level cache while a group of panels passes by; sums of all of
@@ -330,6 +337,9 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         const int64_t offset = block / P::kBlocks * kSuperBytes<P>;
         for (int64_t p = 0; p < panels; ++p) {
           decode_blocks_of<P>(group + p * panel_bytes + offset, count, decoded);
+          if constexpr (kRowPairs<I>) {
+            pair_rows(count, decoded);
+          }
           // What is decoded next comes from far: the next panel, or the group's further columns.
           const std::byte* next = p + 1 < panels              ? group + (p + 1) * panel_bytes + offset
                                   : block + each < row_blocks ? group + offset + chunk

@@ -61,6 +61,27 @@ struct Packed6 {  // two bits each: at 4 (j % 2) and 2 + 4 (j % 2) of the bytes 
     second = I::add_bits(I::high(both), high, 2 - j % 2 * 4, 0x30);
   }
 };
+struct Packed3 {  // two bits each: at 4 (j % 2) and 2 + 4 (j % 2) of the bytes of word j / 2; then as the
+                  // fifth
+  static constexpr int kWords = 3;
+  static constexpr Numbers kNumbers = Numbers::kSmall;
+  HETERO_KERNEL void pair(const std::byte* words, int j, int v, Ints& first, Ints& second) {
+    const Ints low = load_word(words, j / 2, v);
+    const Ints high = load_word(words, 2, v);
+    first = I::add_bits(I::add_bits(I::zero(), low, -(j % 2) * 4, 0x03), high, 2 - j, 0x04);
+    second = I::add_bits(I::add_bits(I::zero(), low, -2 - j % 2 * 4, 0x03), high, -2 - j, 0x04);
+  }
+};
+template <const int8_t* kValues>  // of the sixteen nibbles
+struct PackedTable {
+  static constexpr int kWords = 4;
+  static constexpr Numbers kNumbers = Numbers::kSigned;
+  HETERO_KERNEL void pair(const std::byte* words, int j, int v, Ints& first, Ints& second) {
+    const Ints both = load_word(words, j, v);
+    first = I::look_up(kValues, I::low(both));
+    second = I::look_up(kValues, I::high(both));
+  }
+};
 struct Packed8 {
   static constexpr int kWords = 8;
   static constexpr Numbers kNumbers = Numbers::kSigned;
@@ -198,17 +219,26 @@ struct Panel5_K : Packed5, SuperScales {
     return word;
   }
 };
-struct Panel6_K : Packed6 {
-  using Source = Q6_K;
+// Eight blocks share one f16; each has kParts scales of 8 bits, signed.
+template <int kPartsOfBlock>
+struct SignedScales {
   static constexpr int kBlocks = 8;
-  static constexpr int kParts = 2;
+  static constexpr int kParts = kPartsOfBlock;
   static constexpr int kHeaderBytes = 2 * kPanelRows;
-  static constexpr int kScaleBytes = 2 * kPanelRows;
-  static constexpr int kZero = 32;
+  static constexpr int kScaleBytes = kParts * kPanelRows;
   static constexpr bool kOffset = false;
   struct Header {
     Floats d;
   };
+  HETERO_KERNEL Header header(const std::byte* p, int v) { return {I::load_f16(p + 2 * v * kLanes)}; }
+  HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales, int part, int v) {
+    return I::mul(h.d, I::load_i8(scales + part * kPanelRows + v * kLanes));
+  }
+  HETERO_KERNEL Floats offset(const Header&, const std::byte*, int) { return I::set(0.0f); }
+};
+struct Panel6_K : Packed6, SignedScales<2> {
+  using Source = Q6_K;
+  static constexpr int kZero = 32;
   // Of 128 elements, 32 bytes of high bits hold four parts of 32, two bits each.
   HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
     if (j < 4) {
@@ -226,9 +256,69 @@ struct Panel6_K : Packed6 {
     to[lane] = block[192 + 2 * part];
     to[kPanelRows + lane] = block[192 + 2 * part + 1];
   }
-  HETERO_KERNEL Header header(const std::byte* p, int v) { return {I::load_f16(p + 2 * v * kLanes)}; }
-  HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales, int part, int v) {
-    return I::mul(h.d, I::load_i8(scales + part * kPanelRows + v * kLanes));
+};
+struct Panel3_K : Packed3, SignedScales<2> {
+  using Source = Q3_K;
+  static constexpr int kZero = 4;
+  HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
+    uint32_t word = 0;
+    if (j == 2) {
+      for (int i = 0; i < 8; ++i) {  // bit `part` of the bytes of elements 4i..
+        word |= (read_u32(block + 4 * i) >> part & 0x01010101u) << i;
+      }
+      return word;
+    }
+    const std::byte* low = block + 32 + part / 4 * 32 + j * 8;
+    const int shift = part % 4 * 2;
+    const auto two = [&](int at) { return read_u32(low + at) >> shift & 0x03030303u; };
+    return two(0) | two(16) << 2 | two(4) << 4 | two(20) << 6;
+  }
+  HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
+    copy_half(block + 108, lane, to);
+  }
+  HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
+    int8_t scale[16];
+    unpack_q3_scales(block, scale);
+    to[lane] = static_cast<std::byte>(scale[2 * part]);
+    to[kPanelRows + lane] = static_cast<std::byte>(scale[2 * part + 1]);
+  }
+};
+struct Panel4_NL : PackedTable<kIq4Values>, HalfScales<false> {
+  using Source = IQ4_NL;
+  static constexpr int kZero = I::kSignedZero;
+  HETERO_KERNEL uint32_t word(const std::byte* block, int, int j) { return nibble_word<2>(block, j); }
+};
+struct Panel4_XS : PackedTable<kIq4Values>, SignedScales<1> {
+  using Source = IQ4_XS;
+  static constexpr int kZero = I::kSignedZero;
+  HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
+    return nibble_word<8>(block + 16 * part, j);
+  }
+  HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
+    copy_half(block, lane, to);
+  }
+  HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
+    to[lane] = static_cast<std::byte>(iq4_scale(block, part));
+  }
+};
+struct PanelMXFP4 : PackedTable<kMxfp4Values> {
+  using Source = MXFP4;
+  static constexpr int kBlocks = 1;
+  static constexpr int kParts = 1;
+  static constexpr int kHeaderBytes = 0;
+  static constexpr int kScaleBytes = 4 * kPanelRows;  // powers of two beyond the range of f16
+  static constexpr bool kOffset = false;
+  static constexpr int kZero = I::kSignedZero;
+  struct Header {};
+  HETERO_KERNEL uint32_t word(const std::byte* block, int, int j) { return nibble_word<1>(block, j); }
+  HETERO_KERNEL void pack_header(const std::byte*, int, std::byte*) {}
+  HETERO_KERNEL void pack_scales(const std::byte* block, int, int lane, std::byte* to) {
+    const float scale = mxfp4_scale(block);
+    __builtin_memcpy(to + 4 * lane, &scale, sizeof(scale));
+  }
+  HETERO_KERNEL Header header(const std::byte*, int) { return {}; }
+  HETERO_KERNEL Floats scale(const Header&, const std::byte* scales, int, int v) {
+    return I::load_floats(reinterpret_cast<const float*>(scales) + v * kLanes);
   }
   HETERO_KERNEL Floats offset(const Header&, const std::byte*, int) { return I::set(0.0f); }
 };
@@ -253,6 +343,14 @@ HETERO_KERNEL void with_panel(DType dtype, const Visit& visit) {
       return visit.template operator()<Panel5_K>();
     case DType::kQ6_K:
       return visit.template operator()<Panel6_K>();
+    case DType::kQ3_K:
+      return visit.template operator()<Panel3_K>();
+    case DType::kIQ4_NL:
+      return visit.template operator()<Panel4_NL>();
+    case DType::kIQ4_XS:
+      return visit.template operator()<Panel4_XS>();
+    case DType::kMXFP4:
+      return visit.template operator()<PanelMXFP4>();
     default:
       return;
   }

@@ -39,6 +39,12 @@ struct I {
     }
     return numbers;
   }
+  HETERO_KERNEL Ints look_up(const int8_t* values, Ints indices) {
+    for (uint8_t& b : indices.bytes) {
+      b = static_cast<uint8_t>(values[b] + kSignedZero);
+    }
+    return indices;
+  }
   HETERO_KERNEL Ints broadcast(const int8_t* p) {
     Ints a = {};
     for (int i = 0; i < 4 * kLanes; ++i) {

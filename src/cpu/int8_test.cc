@@ -31,7 +31,8 @@ class Int8 : public testing::TestWithParam<std::string> {
   const Int8Kernels* kernels_ = nullptr;
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Int8, testing::Values("scalar", "avx2", "avx2-vnni", "avx512-vnni", "dotprod"),
+INSTANTIATE_TEST_SUITE_P(Cpu, Int8,
+                         testing::Values("scalar", "avx2", "avx2-vnni", "avx512-vnni", "dotprod", "i8mm"),
                          [](const auto& level) {
                            std::string name = level.param;
                            std::erase(name, '-');
@@ -143,13 +144,13 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
       }
     }
   }
-  EXPECT_GE(types, 8);
+  EXPECT_GE(types, 12);
 }
 
 TEST_P(Int8, OneRowAndManyGiveTheSameNumbers) {
   // Whether a token is read alone or in a prompt must not change what it computes.
-  for (const DType dtype :
-       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K, DType::kQ6_K}) {
+  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K,
+                            DType::kQ6_K, DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
     const int64_t k = 7 * 256;
     const int64_t m = kernels_->tile;
     const int64_t n = kernels_->lanes;

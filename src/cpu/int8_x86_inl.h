@@ -24,6 +24,11 @@ struct I {
     return _mm256_set1_epi32(four);
   }
   HETERO_KERNEL Ints zero() { return _mm256_setzero_si256(); }
+  HETERO_KERNEL Ints look_up(const int8_t* values, Ints indices) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    const __m128i zeroed = _mm_xor_si128(table, _mm_set1_epi8(static_cast<char>(kSignedZero)));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(zeroed), indices);
+  }
 #if defined(HETERO_DPBUSD)
   static constexpr int kSignedZero = 128;
   HETERO_KERNEL Ints dot(Ints sum, Ints w, Ints x) {

@@ -113,6 +113,10 @@ std::vector<const Kernels*> kernels_for(const std::vector<std::string>& flags) {
   static const Kernels kDotProduct = with_int8(kScalarKernels, "dotprod", kDotProductInt8Kernels);
   if (has({"asimddp"})) {
     kernels.push_back(&kDotProduct);
+    static const Kernels kI8mm = with_int8(kScalarKernels, "i8mm", kI8mmInt8Kernels);
+    if (has({"i8mm"})) {
+      kernels.push_back(&kI8mm);
+    }
   }
 #else
   (void)flags;
