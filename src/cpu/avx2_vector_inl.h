@@ -83,6 +83,14 @@ struct V {
     q[2] = _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4));
     q[3] = _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4));
   }
+  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles));
+    const __m128i low = _mm_and_si128(b, _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(b, 4), _mm_set1_epi8(15));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_shuffle_epi8(table, low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm_shuffle_epi8(table, high));
+  }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 4; ++j) {
       q[j] = _mm256_cvtepi32_ps(

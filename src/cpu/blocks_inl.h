@@ -27,12 +27,6 @@ HETERO_KERNEL void add_fifth_bits(const uint8_t* mask, int8_t* q) {
     q[i] = static_cast<int8_t>(q[i] | ((mask[i / 8] >> (i % 8)) & 1) << 4);
   }
 }
-HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* b, int8_t* q) {
-  for (int i = 0; i < 16; ++i) {
-    q[i] = values[b[i] & 15];
-    q[i + 16] = values[b[i] >> 4];
-  }
-}
 HETERO_KERNEL void set_parts_32(Unpacked& u, float scale, float offset) {
   set_part(u, 0, scale, offset);
   set_part(u, 1, scale, offset);
@@ -106,7 +100,7 @@ struct IQ4_NL {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 18;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    look_up(kIq4Values, reinterpret_cast<const uint8_t*>(p) + 2, u.q);
+    V::look_up(kIq4Values, reinterpret_cast<const uint8_t*>(p) + 2, u.q);
     set_parts_32(u, V::f16(p), 0.0f);
   }
 };
@@ -119,7 +113,7 @@ struct MXFP4 {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 17;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    look_up(kMxfp4Values, reinterpret_cast<const uint8_t*>(p) + 1, u.q);
+    V::look_up(kMxfp4Values, reinterpret_cast<const uint8_t*>(p) + 1, u.q);
     set_parts_32(u, mxfp4_scale(p), 0.0f);
   }
 };
@@ -260,7 +254,7 @@ struct IQ4_XS {
       const float s = d * static_cast<float>(iq4_scale(p, part));
       set_part(u, 2 * part, s, 0.0f);
       set_part(u, 2 * part + 1, s, 0.0f);
-      look_up(kIq4Values, b + 8 + part * 16, u.q + part * 32);
+      V::look_up(kIq4Values, b + 8 + part * 16, u.q + part * 32);
     }
   }
 };

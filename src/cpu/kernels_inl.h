@@ -6,8 +6,10 @@
 //
 // V provides: Reg, kWidth, zero, set, load, store, load_f16, store_f16, load_bf16, add, sub, mul,
 // div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
-// sum_of_four, exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for block
-// formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements.
+// sum_of_four, exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for
+// block formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements, and
+// look_up(values, bytes, q): of sixteen values those of the low nibbles of 16 bytes, then those of the high
+// ones.
 
 #include "cpu/vector_inl.h"
 

@@ -140,6 +140,21 @@ struct V {
       q[4 + j] = __builtin_convertvector(b >> 4, Reg);
     }
   }
+#if defined(__aarch64__)
+  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
+    const int8x16_t table = vld1q_s8(values);
+    const uint8x16_t b = vld1q_u8(nibbles);
+    vst1q_s8(q, vqtbl1q_s8(table, vandq_u8(b, vdupq_n_u8(15))));
+    vst1q_s8(q + 16, vqtbl1q_s8(table, vshrq_n_u8(b, 4)));
+  }
+#else
+  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
+    for (int i = 0; i < 16; ++i) {
+      q[i] = values[nibbles[i] & 15];
+      q[i + 16] = values[nibbles[i] >> 4];
+    }
+  }
+#endif
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 8; ++j) {
       Ints b;
