@@ -116,6 +116,58 @@ TEST_F(PlanningScene, MeasuresBehindTheFirstAnswerWhereAsked) {
   EXPECT_EQ(generate(**second), expected);
 }
 
+// Choosing the columns to compile took 0.2 s of every start.
+TEST_F(PlanningScene, KeepsTheChosenColumnsAsLongAsWhatTheyFollowFromIsTheSame) {
+  machine_.npu_script.traits.copies_weights = true;
+  ASSERT_TRUE(Engine::open(options(Strategy::kTensor)).ok());
+  ASSERT_EQ(profiles().size(), 1u);
+  const std::string file = folder_ + "/columns" + profiles()[0].substr(profiles()[0].rfind('/'));
+  const auto read = [&] {
+    std::ifstream in(file);
+    return nlohmann::ordered_json::parse(in, nullptr, false);
+  };
+  const nlohmann::ordered_json chosen = read();
+  ASSERT_TRUE(chosen.is_object()) << file;
+  // What the file says is taken, so it was not chosen again: here, nothing for the NPU.
+  nlohmann::ordered_json none = chosen;
+  for (auto& range : none["processors"][0]["columns"]) {
+    range = {0, 0};
+  }
+  std::ofstream(file) << none.dump();
+  const auto uses_npu = [&] {
+    auto engine = Engine::open(options(Strategy::kTensor));
+    EXPECT_TRUE(engine.ok());
+    const auto plan = (*engine)->make_plan(false, 64, options(Strategy::kTensor).npu_share);
+    EXPECT_TRUE(plan.ok());
+    return std::any_of(plan->steps.begin(), plan->steps.end(), [&](const Step& s) {
+      return plan->processors[static_cast<size_t>(s.processor)] == "npu0";
+    });
+  };
+  EXPECT_FALSE(uses_npu());
+  EXPECT_EQ(read(), none);
+  // With another profile it is chosen anew, and a broken file is as good as none.
+  Profile other = *read_profile(profiles()[0]);
+  for (ProfiledProcessor& p : other.processors) {
+    for (Series& s : p.series) {
+      for (Point& point : s.points) {
+        point.median *= p.id == "npu0" ? 1 : 1000;
+      }
+    }
+  }
+  ASSERT_TRUE(write_profile(other, profiles()[0]).ok());
+  EXPECT_TRUE(uses_npu());
+  EXPECT_NE(read()["key"], chosen["key"]);
+  const nlohmann::ordered_json anew = read();
+  std::ofstream(file) << "{\"key\": " << anew["key"] << ", \"processors\": [{\"processor\": \"npu0\"}]}";
+  EXPECT_TRUE(uses_npu());
+  EXPECT_EQ(read(), anew);
+  // So are other options.
+  EngineOptions reserve = options(Strategy::kTensor);
+  reserve.reserve = {"cpu"};
+  ASSERT_TRUE(Engine::open(reserve).ok());
+  EXPECT_NE(read()["key"], anew["key"]);
+}
+
 TEST_F(PlanningScene, AProfileOfSomethingElseIsRefused) {
   ASSERT_TRUE(Engine::open(options(Strategy::kTensor)).ok());
   ASSERT_EQ(profiles().size(), 1u);

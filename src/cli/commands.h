@@ -49,6 +49,7 @@ struct ModelOptions {
   int threads = 0;
   int64_t context = 0;
   bool map = true;
+  bool one_copy = false;
   double npu_share = 0.5;
   std::string profile;
   std::string plan;

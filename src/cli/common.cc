@@ -52,6 +52,10 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_option("--objective", o.objective, "What plans save: latency or energy")
       ->check(CLI::IsMember({"latency", "energy"}))
       ->capture_default_str();
+  command.add_flag(
+      "--one-copy", o.one_copy,
+      "Weights in memory once: decoding uses the copies that an NPU has, even where that is slower "
+      "(default: where that costs less than a quarter of the time)");
   command
       .add_option("--npu-share", o.npu_share,
                   "Strategy tensor without a profile: the NPU's part of each weight")
@@ -108,6 +112,7 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.request.threads = o.threads;
   options.context = o.context;
   options.map = o.map;
+  options.one_copy = o.one_copy;
   options.npu_share = o.npu_share;
   options.profile = o.profile;
   options.plan = o.plan;

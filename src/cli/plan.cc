@@ -62,6 +62,7 @@ Result<SolveOptions> solve_options(const PlanCommand& o, const Profile& profile)
   out.objective = o.objective == "energy" ? Objective::kEnergy : Objective::kLatency;
   out.predict.sync = o.sync;
   out.copy_limit = o.copy_limit;
+  out.beyond_paper = !profile.identity.simulated;  // as runs do
   return out;
 }
 

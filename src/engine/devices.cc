@@ -31,13 +31,21 @@ const FoundProcessor* first_of(const std::vector<FoundProcessor>& found, const s
   return nullptr;
 }
 
-/// Shares `cpus` out among the members that run on them: the CPU and stand-ins, in equal parts.
-void share_cpus(std::vector<Member>& members, std::vector<int> cpus) {
+/// Shares `cpus` out among the members that run on them: the CPU and stand-ins, in equal parts. With
+/// `joined`, two stand-ins have all of them, and the CPU works where the last one (an NPU) does.
+void share_cpus(std::vector<Member>& members, std::vector<int> cpus, bool joined) {
   std::vector<Member*> hosted;
+  Member* guest = nullptr;
   for (Member& m : members) {
     if (m.found->info.kind == "cpu" || m.found->info.stand_in) {
       hosted.push_back(&m);
     }
+  }
+  if (const auto cpu = std::find_if(hosted.begin(), hosted.end(),
+                                    [](const Member* m) { return m->found->info.kind == "cpu"; });
+      joined && cpu != hosted.end() && hosted.size() > 2) {
+    guest = *cpu;
+    hosted.erase(cpu);
   }
   const size_t parts = std::min(hosted.size(), cpus.size());
   for (size_t i = 0; i < hosted.size(); ++i) {
@@ -47,6 +55,9 @@ void share_cpus(std::vector<Member>& members, std::vector<int> cpus) {
     hosted[i]->options.cpus.assign(cpus.begin() + static_cast<int64_t>(begin),
                                    cpus.begin() + static_cast<int64_t>(end));
     hosted[i]->options.threads = static_cast<int>(end - begin);
+  }
+  if (guest != nullptr) {
+    guest->options = hosted.back()->options;
   }
 }
 
@@ -116,7 +127,7 @@ Result<std::vector<Member>> members_of(const std::vector<FoundProcessor>& found,
       members.push_back({&p, {}});
     }
   }
-  share_cpus(members, first_cpus(threads));
+  share_cpus(members, first_cpus(threads), false);
   return members;
 }
 
@@ -157,8 +168,9 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
   }
   // The npu strategies keep the rest of the work on the CPU, unless only a GPU was named.
   const bool with_gpu = uses_gpu(s.strategy) || (s.strategy != Strategy::kCpu && cpu == nullptr);
-  // Auto leaves it to the solver what the CPU is good for beside a GPU.
-  const bool with_cpu = cpu != nullptr && (!uses_gpu(s.strategy) || !request.strategy.has_value());
+  // With auto and tensor the solver decides what the CPU is good for beside a GPU.
+  const bool solved = !request.strategy.has_value() || s.strategy == Strategy::kTensor;
+  const bool with_cpu = cpu != nullptr && (!uses_gpu(s.strategy) || solved);
   const auto take = [&](const FoundProcessor* p, std::string& id) {
     s.members.push_back({p, {}});
     id = p->info.id;
@@ -175,7 +187,7 @@ Result<Selection> select(const std::vector<FoundProcessor>& found, const Request
   if (uses_npu(s.strategy)) {
     take(npu, s.team.npu);
   }
-  share_cpus(s.members, first_cpus(request.threads));
+  share_cpus(s.members, first_cpus(request.threads), true);
   s.int8_activations =
       request.int8_activations.value_or(!request.strategy.has_value() && s.strategy == Strategy::kCpu);
   for (Member& m : s.members) {

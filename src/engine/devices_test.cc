@@ -59,7 +59,9 @@ TEST(Select, AutoTakesTheCpuBesideAGpuForTheSolverToChoose) {
 TEST(Select, AStrategyThatNeedsAGpuTakesTheStandInAndSaysSo) {
   const auto s = select(kServer, {Strategy::kTensor, {}, 0});
   ASSERT_TRUE(s.ok());
-  EXPECT_EQ(members(*s), (Ids{"gpu0", "npu0"}));
+  EXPECT_EQ(members(*s), (Ids{"cpu", "gpu0", "npu0"}));
+  EXPECT_EQ(members(*select(kServer, {Strategy::kTensor, {"gpu0", "npu0"}, 0})), (Ids{"gpu0", "npu0"}));
+  EXPECT_EQ(members(*select(kServer, {Strategy::kLayer, {}, 0})), (Ids{"gpu0", "npu0"}));
   ASSERT_EQ(s->notices.size(), 2u);
   EXPECT_NE(s->notices[0].find("gpu0 is a stand-in"), std::string::npos);
 }
@@ -70,8 +72,9 @@ TEST(Select, StandInsAreConfinedToDifferentCpus) {
   }
   const auto s = select(kServer, {Strategy::kTensor, {}, 0});
   ASSERT_TRUE(s.ok());
-  const auto& gpu = s->members[0].options.cpus;
-  const auto& npu = s->members[1].options.cpus;
+  const auto& gpu = s->members[1].options.cpus;
+  const auto& npu = s->members[2].options.cpus;
+  EXPECT_EQ(s->members[0].options.cpus, npu) << "the CPU works beside the NPU that it waits for anyway";
   EXPECT_EQ(gpu.size() + npu.size(), available_cpus().size());
   for (const int cpu : gpu) {
     EXPECT_EQ(std::count(npu.begin(), npu.end(), cpu), 0);

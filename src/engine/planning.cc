@@ -19,6 +19,9 @@ namespace {
 /// Tokens in the KV cache for which decoding is planned: plans differ little over contexts.
 constexpr int64_t kUsualContext = 256;
 
+/// Decoding may take this part of its time longer if that saves the memory of a second copy of weights.
+constexpr int kWorthMemory = 4;
+
 /// What a processor's times hold for besides its name and driver.
 std::string setting_of(const OpenOptions& options) {
   std::string cpus;
@@ -114,6 +117,12 @@ std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor
   return fmt::format("{}/profiles/{:016x}.json", cache_dir, text_hash(key));
 }
 
+std::string columns_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
+                               const std::string& cache_dir) {
+  const std::string profile = profile_cache_file(graph, processors, cache_dir);
+  return profile.empty() ? "" : cache_dir + "/columns" + profile.substr(profile.rfind('/'));
+}
+
 Result<Profile> read_profile(const std::string& file) {
   HETERO_TRY(const nlohmann::ordered_json json, read_json(file));
   auto profile = profile_from_json(json);
@@ -183,7 +192,8 @@ Result<std::unique_ptr<Planning>> Planning::create(const Graph& graph, const Sel
     planning->profile_.reset();
   }
   if (planning->profile_) {
-    HETERO_RETURN_IF_ERROR(planning->choose_compiled(selection));
+    HETERO_RETURN_IF_ERROR(
+        planning->choose_compiled(selection, columns_cache_file(graph, processors, options.cache_dir)));
   }
   return planning;
 }
@@ -244,21 +254,39 @@ SolveOptions Planning::solve_options(const Selection& selection) const {
   o.can_run = selection.team.can_run;
   o.npu_share = options_.npu_share;
   o.explain = false;
-  o.row_parts = true;
+  o.beyond_paper = true;
   if (columns_) {
     o.compiled = [this](const std::string& id, int op) { return columns_->of(id, op); };
   }
   return o;
 }
 
-Status Planning::choose_compiled(const Selection& selection) {
+Status Planning::choose_compiled(const Selection& selection, const std::string& file) {
   // A prompt of a few hundred tokens and decoding count most.
   const std::vector<ExpectedPass> passes = {{1, 1.0}, {64, 0.5}, {256, 1.0}, {options_.longest_pass, 0.5}};
   const SolveOptions o = solve_options(selection);
   if (o.strategy && *o.strategy != Strategy::kTensor) {
     return {};  // their rules say what is compiled
   }
+  // Takes some 0.2 s, so it is kept beside the profile, for as long as all that it follows from is the same.
+  const std::string key =
+      file.empty() ? "" : fmt::format("{:016x}", text_hash(columns_key(graph_, *profile_, passes, o)));
+  if (!file.empty()) {
+    if (const auto kept = read_json(file); kept.ok() && kept->is_object() && kept->value("key", "") == key) {
+      if (auto columns = columns_from_json(graph_, kept->value("processors", nlohmann::ordered_json()));
+          columns.ok()) {
+        columns_ = std::move(columns).value();
+        return {};
+      }
+    }
+  }
   HETERO_TRY(columns_, choose_columns(graph_, *profile_, passes, o));
+  if (!file.empty() && !columns_->entries.empty()) {
+    const nlohmann::ordered_json json = {{"key", key}, {"processors", to_json(*columns_)}};
+    if (const Status written = replace_file(file, json.dump() + "\n"); !written.ok()) {
+      spdlog::debug("chosen columns not kept: {}", written.message());
+    }
+  }
   return {};
 }
 
@@ -272,7 +300,7 @@ Status Planning::rescale(const Selection& selection, const std::string& id, bool
       }
     }
   }
-  return choose_compiled(selection);
+  return choose_compiled(selection, "");  // of a passing state
 }
 
 Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens) {
@@ -283,6 +311,16 @@ Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t token
     SolveOptions o = solve_options(selection);
     o.predict.position = !head && tokens == 1 ? kUsualContext : 0;
     auto solved = solve(graph_, *profile_, head, tokens, o);
+    if (solved.ok() && tokens == 1 && columns_) {
+      // What decoding reads stays in memory. Where processors have copies of weights for prompts, the model's
+      // own can go if decoding uses the copies as well.
+      o.one_copy = true;
+      if (auto once = solve(graph_, *profile_, head, tokens, o);
+          once.ok() &&
+          (options_.one_copy || once->predicted <= solved->predicted + solved->predicted / kWorthMemory)) {
+        solved = std::move(once);
+      }
+    }
     if (solved.ok()) {
       return std::move(solved->plan);
     }

@@ -28,6 +28,8 @@ struct PlanningOptions {
   Objective objective = Objective::kLatency;
   std::vector<std::string> reserve;
   Bytes copy_limit = -1;
+  /// Decoding never reads weights that processors have copies of, even where that makes it slower.
+  bool one_copy = false;
   double npu_share = 0.5;  // by fixed rules
   int64_t longest_pass = 512;
   const std::atomic<bool>* cancel = nullptr;
@@ -70,7 +72,8 @@ class Planning {
   Planning(const Graph& graph, bool automatic, const PlanningOptions& options)
       : graph_(graph), automatic_(automatic), options_(options) {}
   Status read_plans(std::span<const OpenProcessor> processors);
-  Status choose_compiled(const Selection& selection);
+  /// `file`: where the choice is kept; empty: not.
+  Status choose_compiled(const Selection& selection, const std::string& file);
   SolveOptions solve_options(const Selection& selection) const;
 
   const Graph& graph_;
@@ -90,6 +93,10 @@ Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcesso
 
 /// Where the profile of these processors and this model's shape is kept; empty without a cache.
 std::string profile_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
+                               const std::string& cache_dir);
+
+/// Under the same name, the columns that were chosen by it, with a hash of all that the choice follows from.
+std::string columns_cache_file(const Graph& graph, std::span<const OpenProcessor> processors,
                                const std::string& cache_dir);
 
 /// Ok, or why plans of these processors, as they are open now, and this model cannot go by the profile.

@@ -10,6 +10,7 @@ namespace hetero {
 namespace {
 
 constexpr int64_t kFewCuts = 8;      // so many places to cut are all tried
+constexpr int64_t kRowGrid = 32;     // rows between places to cut what has no columns to cut
 constexpr double kWorthMore = 1.05;  // what each further submission to the same processors must gain
 
 double ns(Nanos t) {
@@ -74,6 +75,8 @@ class Generator {
       cut_columns();
       cut_rows();
       drop_complicated();
+    } else if (options_.beyond_paper && tokens_ >= 2 * kRowGrid) {
+      share_rows();
     }
     return std::move(out_);
   }
@@ -166,7 +169,7 @@ class Generator {
       key.insert(key.end(), {part.processor, part.token_begin, part.token_end, part.out_begin, part.out_end,
                              part.padded});
     }
-    if (c.parts.empty() || !seen_.insert(key).second) {
+    if (c.parts.empty() || !seen_.insert(key).second || (options_.one_copy && reads_copied(c))) {
       return;
     }
     for (Part& part : c.parts) {
@@ -177,6 +180,21 @@ class Generator {
       }
     }
     out_.push_back(std::move(c));
+  }
+
+  /// Whether a processor computes columns of which another one has a copy.
+  bool reads_copied(const Candidate& c) const {
+    return std::any_of(c.parts.begin(), c.parts.end(), [&](const Part& part) {
+      for (int p = 0; p < static_cast<int>(members_.processors.size()); ++p) {
+        const auto ranges = p == part.processor ? std::nullopt : compiled(p);
+        for (const SolveOptions::Columns& r : ranges.value_or(std::vector<SolveOptions::Columns>())) {
+          if (r.begin < part.out_end && part.out_begin < r.end) {
+            return true;
+          }
+        }
+      }
+      return false;
+    });
   }
 
   /// More submissions to the same processors must promise more than predictions are off by.
@@ -468,6 +486,43 @@ class Generator {
     }
   }
 
+  /// What has no columns to cut: the first rows to one, the others to another, so that both end together.
+  /// Of the two ways round the faster one (of attention, the first rows see less).
+  void share_rows() {
+    for (size_t i = 0; i < able_.size(); ++i) {
+      for (size_t j = i + 1; j < able_.size(); ++j) {
+        if (is_static(able_[i]) || is_static(able_[j])) {
+          continue;
+        }
+        std::optional<std::pair<double, Candidate>> best;
+        for (const auto& [a, b] : {std::pair(able_[i], able_[j]), std::pair(able_[j], able_[i])}) {
+          const std::vector<std::string> set = {id(a), id(b)};
+          const auto ends = [&, a = a, b = b](int64_t rows) {
+            return std::pair(
+                step_time(static_cast<size_t>(a), {0, rows, rows}, 0, cols_, set),
+                step_time(static_cast<size_t>(b), {rows, tokens_, tokens_ - rows}, 0, cols_, set));
+          };
+          int64_t low = 1;  // in grids; the most that the first one does before the second one ends
+          for (int64_t high = (tokens_ - 1) / kRowGrid; low < high;) {
+            const int64_t middle = (low + high + 1) / 2;
+            const auto [first, second] = ends(middle * kRowGrid);
+            (first <= second ? low : high) = first <= second ? middle : middle - 1;
+          }
+          const auto [first, second] = ends(low * kRowGrid);
+          if (first >= 0.0 && second >= 0.0 && (!best || std::max(first, second) < best->first)) {
+            Candidate c;
+            add(c, a, {{0, low * kRowGrid, low * kRowGrid}}, 0, cols_);
+            add(c, b, {{low * kRowGrid, tokens_, tokens_ - low * kRowGrid}}, 0, cols_);
+            best = {std::max(first, second), std::move(c)};
+          }
+        }
+        if (best) {
+          keep(std::move(best->second));
+        }
+      }
+    }
+  }
+
   const Graph& graph_;
   const Profile& profile_;
   const Members& members_;
@@ -521,8 +576,9 @@ std::string classify(const Members& members, std::span<const Part> parts, int64_
     padded = padded || part.padded > part.token_end - part.token_begin;
   }
   if (one) {
-    const std::string& kind = members.processors[static_cast<size_t>(parts[0].processor)]->kind;
-    return cut_rows ? "pipe" : padded ? "padding" : kind;
+    const ProfiledProcessor& p = *members.processors[static_cast<size_t>(parts[0].processor)];
+    // Other processors have parts of rows for other reasons (row_parts.h).
+    return cut_rows && p.static_shapes ? "pipe" : padded ? "padding" : p.kind;
   }
   if (!cut_columns) {
     return "activation-centric";

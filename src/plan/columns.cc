@@ -1,5 +1,7 @@
 #include "plan/columns.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -49,7 +51,7 @@ void balance(const Graph& graph, const Profile& profile, std::span<const Expecte
              const SolveOptions& options, CompiledColumns& columns) {
   SolveOptions bound = options;
   bound.explain = false;
-  if (!options.row_parts || columns.entries.size() != 1 || passes.empty()) {
+  if (!options.beyond_paper || columns.entries.size() != 1 || passes.empty()) {
     return;
   }
   // Passes that count less would double what this takes at every start.
@@ -172,6 +174,73 @@ Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profil
   }
   balance(graph, profile, passes, options, out);
   return out;
+}
+
+std::string columns_key(const Graph& graph, const Profile& profile, std::span<const ExpectedPass> passes,
+                        const SolveOptions& options) {
+  std::string key =
+      fmt::format("columns {}\n{}\n{}\n", kColumnsVersion, model_shape_key(graph),
+                  to_json(profile).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  for (const ExpectedPass& p : passes) {
+    key += fmt::format("{} {}, ", p.tokens, p.weight);
+  }
+  key += fmt::format("\nobjective {}, strategy {}, sync {} at {}, at most {} bytes, share {}, beyond {}\n",
+                     static_cast<int>(options.objective),
+                     options.strategy ? strategy_name(*options.strategy) : "auto", options.predict.sync,
+                     options.predict.position, options.copy_limit, options.npu_share, options.beyond_paper);
+  for (const std::string& id : options.processors) {
+    key += id + " ";
+  }
+  key += "without ";
+  for (const std::string& id : options.reserve) {
+    key += id + " ";
+  }
+  for (const ProfiledProcessor& p : profile.processors) {
+    key += "\n";
+    for (int op = 0; op < static_cast<int>(graph.ops.size()); ++op) {
+      key += !options.can_run || options.can_run(p.id, op) ? '1' : '0';
+    }
+  }
+  return key;
+}
+
+nlohmann::ordered_json to_json(const CompiledColumns& columns) {
+  auto json = nlohmann::ordered_json::array();
+  for (const CompiledColumns::Entry& e : columns.entries) {
+    auto ranges = nlohmann::ordered_json::array();
+    for (const Columns& c : e.columns) {
+      ranges.push_back({c.begin, c.end});
+    }
+    json.push_back({{"processor", e.processor}, {"columns", std::move(ranges)}});
+  }
+  return json;
+}
+
+Result<CompiledColumns> columns_from_json(const Graph& graph, const nlohmann::ordered_json& json) {
+  CompiledColumns columns;
+  try {
+    for (const auto& e : json) {
+      CompiledColumns::Entry& entry = columns.entries.emplace_back();
+      entry.processor = e.at("processor").get<std::string>();
+      for (const auto& range : e.at("columns")) {
+        const Columns c{range.at(0).get<int64_t>(), range.at(1).get<int64_t>()};
+        const size_t op = entry.columns.size();
+        if (op >= graph.ops.size() || c.begin < 0 || c.begin > c.end ||
+            c.end > graph.output_cols(static_cast<int>(op))) {
+          return malformed(
+              fmt::format("columns: operator {} of {}: {}..{}", op, graph.ops.size(), c.begin, c.end));
+        }
+        entry.columns.push_back(c);
+      }
+      if (entry.columns.size() != graph.ops.size()) {
+        return malformed(fmt::format("columns: {} has {} operators, expected {}", entry.processor,
+                                     entry.columns.size(), graph.ops.size()));
+      }
+    }
+  } catch (const nlohmann::json::exception& e) {
+    return malformed(fmt::format("columns: {}", e.what()));
+  }
+  return columns;
 }
 
 }  // namespace hetero

@@ -36,4 +36,15 @@ struct CompiledColumns {
 Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profile,
                                        std::span<const ExpectedPass> passes, const SolveOptions& options);
 
+/// To be raised whenever choose_columns() would choose differently from the same: results are kept on disk.
+inline constexpr int kColumnsVersion = 1;
+
+/// All that choose_columns() goes by: equal texts, equal results.
+std::string columns_key(const Graph& graph, const Profile& profile, std::span<const ExpectedPass> passes,
+                        const SolveOptions& options);
+
+nlohmann::ordered_json to_json(const CompiledColumns& columns);
+/// Fails where the text is not one of this graph's.
+Result<CompiledColumns> columns_from_json(const Graph& graph, const nlohmann::ordered_json& json);
+
 }  // namespace hetero

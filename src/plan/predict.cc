@@ -26,16 +26,38 @@ bool overlap(const Step& a, const Step& b) {
   return a.token_begin < b.token_end && b.token_begin < a.token_end;
 }
 
+/// Two processors that together do less than this times what one does alone share a lane.
+constexpr double kOneAtATime = 1.25;
+
 }  // namespace
 
-double QueueTimes::submit(size_t processor, double submit_ns, double work_ns, std::span<const Wait> waits) {
+std::vector<size_t> lanes(const Profile& profile, std::span<const ProfiledProcessor* const> processors) {
+  std::vector<size_t> lane(processors.size());
+  size_t count = 0;
+  for (size_t b = 0; b < processors.size(); ++b) {
+    lane[b] = count;
+    for (size_t a = 0; a < b && lane[b] == count; ++a) {
+      const std::vector<std::string> both = {processors[a]->id, processors[b]->id};
+      const Share* first = profile.share(both[0], both);
+      const Share* second = profile.share(both[1], both);
+      const bool known = first != nullptr && second != nullptr;
+      if (known && 1.0 / first->slowdown + 1.0 / second->slowdown < kOneAtATime) {
+        lane[b] = lane[a];
+      }
+    }
+    count += lane[b] == count ? 1 : 0;
+  }
+  return lane;
+}
+
+double QueueTimes::submit(size_t lane, double submit_ns, double work_ns, std::span<const Wait> waits) {
   control += submit_ns;
-  double begin = std::max(control, free[processor]);
+  double begin = std::max(control, free[lane]);
   for (const Wait& w : waits) {
     begin = std::max(begin, w.finish + w.handoff);
     control = blocking ? std::max(control, w.finish + w.handoff) : control;
   }
-  free[processor] = begin + work_ns;
+  free[lane] = begin + work_ns;
   return begin;
 }
 
@@ -88,6 +110,7 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
   }
   QueueTimes times;
   times.blocking = options.sync == "driver";
+  const std::vector<size_t> lane = lanes(profile, processors);
   times.free.assign(processors.size(), 0.0);
   Prediction out;
   out.steps.resize(plan.steps.size());
@@ -132,7 +155,7 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
           waits.push_back({finish[w], handoff});
         }
       }
-      const double begin = times.submit(p, ns(processors[p]->submit), *work, waits);
+      const double begin = times.submit(lane[p], ns(processors[p]->submit), *work, waits);
       finish[i] = begin + *work;
       out.steps[i] = {nanos(begin), nanos(finish[i])};
       out.busy[p] += nanos(*work);
@@ -146,7 +169,8 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
   }
   double total = times.control;
   for (size_t p = 0; p < processors.size(); ++p) {
-    total = std::max(total, times.free[p] + ns(profile.handoff(plan.processors[p], kHost, options.sync)));
+    total =
+        std::max(total, times.free[lane[p]] + ns(profile.handoff(plan.processors[p], kHost, options.sync)));
   }
   out.total = nanos(total);
   double joules = 0.0;

@@ -53,22 +53,27 @@ std::optional<double> step_ns(const Graph& graph, const Profile& profile, const 
 double handoff_ns(const Profile& profile, const ProfiledProcessor& from, const ProfiledProcessor& to,
                   const std::string& sync, Bytes bytes, bool cache);
 
+/// By processor: the number of its lane, from 0. Processors of one lane work one after the other, since
+/// together they do no more than one alone (Profile::together): a CPU and a stand-in on the same core.
+/// Usually each has its own.
+std::vector<size_t> lanes(const Profile& profile, std::span<const ProfiledProcessor* const> processors);
+
 /// The control thread and the queues at one moment of a pass, in nanoseconds from its start.
 struct QueueTimes {
   /// Whether the control thread, while it waits for one submission's inputs, makes no other
   /// (sync "driver"); otherwise each queue is fed as soon as its next step can be.
   bool blocking = false;
   double control = 0.0;
-  std::vector<double> free;  // by processor: when its queue runs empty
+  std::vector<double> free;  // by lane: when its queues run empty
 
   /// A result that a submission waits for: when it is there, and what the hand-off costs.
   struct Wait {
     double finish = 0.0;
     double handoff = 0.0;
   };
-  /// Submits `ns` of work to a processor and returns when it begins. A result that has long been there
-  /// costs nothing.
-  double submit(size_t processor, double submit_ns, double ns, std::span<const Wait> waits);
+  /// Submits `ns` of work to a processor of the lane and returns when it begins. A result that has long
+  /// been there costs nothing.
+  double submit(size_t lane, double submit_ns, double ns, std::span<const Wait> waits);
 };
 
 }  // namespace hetero

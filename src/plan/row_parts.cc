@@ -67,10 +67,9 @@ Plan assemble(const Graph& graph, const Members& members, std::vector<CandidateL
   return plan;
 }
 
-}  // namespace
-
-std::vector<Plan> plans_in_row_parts(const Graph& graph, const Profile& profile, const Members& members,
-                                     int64_t tokens, int64_t rows, const SolveOptions& options) {
+/// `with_cpu`: for operators other than linear ones.
+std::vector<Plan> balanced(const Graph& graph, const Profile& profile, const Members& members, int64_t tokens,
+                           int64_t rows, const SolveOptions& options, bool with_cpu) {
   std::vector<CandidateLists> lists;
   for (const int64_t part : {rows, tokens - rows}) {
     const bool first = lists.empty();
@@ -82,7 +81,9 @@ std::vector<Plan> plans_in_row_parts(const Graph& graph, const Profile& profile,
         return std::any_of(c.parts.begin(), c.parts.end(), [&](const Part& p) {
           // Padding of the first part would lie where the second one is.
           const bool in_the_way = first && p.padded > p.token_end - p.token_begin;
-          return in_the_way || (!graph.op(op).is<Linear>() && p.processor != members.home);
+          const bool cpu = with_cpu && members.processors[static_cast<size_t>(p.processor)]->kind == "cpu";
+          return in_the_way || (!graph.op(op).is<Linear>() &&
+                                (c.parts.size() > 1 || (p.processor != members.home && !cpu)));
         });
       });
       if (list.of(op).empty()) {
@@ -109,6 +110,20 @@ std::vector<Plan> plans_in_row_parts(const Graph& graph, const Profile& profile,
     for (const bool joined : {false, true}) {
       plans.push_back(assemble(graph, members, lists, tokens, rows, price, joined));
     }
+  }
+  return plans;
+}
+
+}  // namespace
+
+std::vector<Plan> plans_in_row_parts(const Graph& graph, const Profile& profile, const Members& members,
+                                     int64_t tokens, int64_t rows, const SolveOptions& options) {
+  std::vector<Plan> plans = balanced(graph, profile, members, tokens, rows, options, false);
+  const bool cpu = std::any_of(members.processors.begin(), members.processors.end(),
+                               [](const ProfiledProcessor* p) { return p->kind == "cpu"; });
+  if (cpu && members.processors[static_cast<size_t>(members.home)]->kind != "cpu") {
+    auto more = balanced(graph, profile, members, tokens, rows, options, true);
+    std::move(more.begin(), more.end(), std::back_inserter(plans));
   }
   return plans;
 }

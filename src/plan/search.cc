@@ -16,7 +16,7 @@ double ns(Nanos t) {
 /// What an operator reads of an earlier one in the list.
 struct Read {
   size_t from = 0;     // index into the list
-  bool whole = false;  // all its rows, whichever rows are computed: the KV cache
+  bool cache = false;  // the KV cache: all rows up to those that are computed
   ValueId value = -1;
 };
 
@@ -74,7 +74,8 @@ class Search {
         ops_(ops),
         candidates_(candidates),
         options_(options),
-        width_(width) {
+        width_(width),
+        lane_(lanes(profile, members.processors)) {
     const size_t count = members.processors.size();
     handoffs_.assign(count, std::vector<double>(count));
     for (size_t a = 0; a < count; ++a) {
@@ -95,7 +96,7 @@ class Search {
     std::vector<std::vector<Label>> stages(1);
     stages[0].emplace_back();
     stages[0][0].times.blocking = options_.predict.sync == "driver";
-    stages[0][0].times.free.assign(members_.processors.size(), 0.0);
+    stages[0][0].times.free.assign(*std::max_element(lane_.begin(), lane_.end()) + 1, 0.0);
     for (size_t i = 0; i < ops_.size(); ++i) {
       std::map<std::vector<int>, std::vector<Label>> buckets;
       for (size_t l = 0; l < stages[i].size(); ++l) {
@@ -180,8 +181,8 @@ class Search {
         }
         const auto& written = candidates_[read.from][static_cast<size_t>(live->choice)].parts;
         for (size_t k = 0; k < written.size(); ++k) {
-          const bool rows = read.whole || (written[k].token_begin < part.token_end &&
-                                           part.token_begin < written[k].token_end);
+          const bool rows = written[k].token_begin < part.token_end &&
+                            (read.cache || part.token_begin < written[k].token_end);
           if (written[k].processor != part.processor && rows) {
             const double handoff = handoff_of(read, written[k], part);
             if (handoff < 0.0) {
@@ -191,7 +192,7 @@ class Search {
           }
         }
       }
-      const double begin = next.times.submit(p, ns(processor.submit), part.ns, waits);
+      const double begin = next.times.submit(lane_[p], ns(processor.submit), part.ns, waits);
       made.finish.push_back(begin + part.ns);
       next.joules += part.ns * 1e-9 * processor.watts.value_or(0.0);
     }
@@ -226,14 +227,14 @@ class Search {
     const Value& value = graph_.value(read.value);
     const int64_t cols = graph_.op(ops_[read.from]).is<Linear>() ? from.out_end - from.out_begin : value.cols;
     return handoff_ns(profile_, *members_.processors[a], *members_.processors[b], options_.predict.sync,
-                      (from.token_end - from.token_begin) * row_bytes(value.dtype, cols), read.whole);
+                      (from.token_end - from.token_begin) * row_bytes(value.dtype, cols), read.cache);
   }
 
   double total(const Label& label) const {
     double total = label.times.control;
     for (size_t p = 0; p < to_host_.size(); ++p) {
-      if (label.times.free[p] > 0.0) {
-        total = std::max(total, label.times.free[p] + to_host_[p]);
+      if (label.times.free[lane_[p]] > 0.0) {
+        total = std::max(total, label.times.free[lane_[p]] + to_host_[p]);
       }
     }
     return total;
@@ -258,6 +259,7 @@ class Search {
   const std::vector<std::vector<Candidate>>& candidates_;
   const SolveOptions& options_;
   const size_t width_;
+  const std::vector<size_t> lane_;             // by processor
   std::vector<std::vector<double>> handoffs_;  // from, to
   std::vector<double> to_host_;
   double longest_handoff_ = 0.0;

@@ -103,10 +103,11 @@ class Solver {
       }
     }
     if (wanted(Strategy::kTensor) || options_.explain) {
-      note(Strategy::kTensor, by_search(pair(), strategy_name(Strategy::kTensor)));
+      const Pair both = pair();
+      note(Strategy::kTensor, by_search(both.members, both.options, strategy_name(Strategy::kTensor)));
     }
     if (!options_.strategy) {
-      note(std::nullopt, by_search(everyone_, "auto"));
+      note(std::nullopt, by_search(everyone_, options_, "auto"));
     }
     if (wanted(Strategy::kTensor)) {
       note_row_parts();
@@ -131,8 +132,9 @@ class Solver {
                             ? strategy == options_.strategy ||
                                   (options_.strategy == Strategy::kTensor && strategy == Strategy::kGpu)
                             : strategy != Strategy::kNpuOnline;
-      whole->eligible =
-          whole->eligible && (options_.copy_limit < 0 || copied(whole->plan) <= options_.copy_limit);
+      whole->eligible = whole->eligible &&
+                        (options_.copy_limit < 0 || copied(whole->plan) <= options_.copy_limit) &&
+                        (!options_.one_copy || !reads_copied(whole->plan));
       wholes_.push_back(std::move(whole).value());
     } else if (strategy == options_.strategy) {
       why_ = whole.status();
@@ -146,6 +148,22 @@ class Solver {
       return !ranges || std::find(ranges->begin(), ranges->end(),
                                   SolveOptions::Columns{step.out_begin, step.out_end}) != ranges->end();
     });
+  }
+
+  /// Whether a step computes columns of which another processor has a copy (SolveOptions::compiled).
+  bool reads_copied(const Plan& plan) const {
+    return options_.compiled && std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
+             for (const ProfiledProcessor* p : everyone_.processors) {
+               const bool own = p->id == plan.processors[static_cast<size_t>(step.processor)];
+               const auto ranges = own ? std::nullopt : options_.compiled(p->id, step.op);
+               for (const SolveOptions::Columns& r : ranges.value_or(std::vector<SolveOptions::Columns>())) {
+                 if (r.begin < step.out_end && step.out_begin < r.end) {
+                   return true;
+                 }
+               }
+             }
+             return false;
+           });
   }
 
   /// Bytes of weights that the plan's processors hold copies of.
@@ -173,7 +191,7 @@ class Solver {
     const auto best = std::min_element(wholes_.begin(), wholes_.end(), [](const Whole& a, const Whole& b) {
       return std::pair(!a.eligible, a.prediction.total) < std::pair(!b.eligible, b.prediction.total);
     });
-    if (!options_.row_parts || head_ || best == wholes_.end() || everyone_.processors.size() < 2) {
+    if (!options_.beyond_paper || head_ || best == wholes_.end() || everyone_.processors.size() < 2) {
       return;
     }
     // More submissions must promise more than predictions are off by.
@@ -195,10 +213,10 @@ class Solver {
   }
 
   Result<Whole> in_parts(int64_t rows) const {
-    const Members members = options_.strategy ? pair() : everyone_;
+    const auto [members, options] = options_.strategy ? pair() : Pair{everyone_, options_};
     const std::string name = options_.strategy ? strategy_name(*options_.strategy) : "auto";
     Result<Whole> best = unavailable("an operator cannot be cut by rows");
-    for (Plan& plan : plans_in_row_parts(graph_, profile_, members, tokens_, rows, options_)) {
+    for (Plan& plan : plans_in_row_parts(graph_, profile_, members, tokens_, rows, options)) {
       auto whole = finish(name, std::move(plan));
       if (!best.ok() || (whole.ok() && whole->prediction.total < best->prediction.total)) {
         best = std::move(whole);
@@ -260,8 +278,13 @@ class Solver {
     return whole;
   }
 
-  /// GPU and NPU; with the CPU where they cannot do everything.
-  Members pair() const {
+  struct Pair {
+    Members members;
+    SolveOptions options;
+  };
+  /// Of kTensor: GPU and NPU; with the CPU where they cannot do everything, or (SolveOptions::beyond_paper)
+  /// for what is not linear.
+  Pair pair() const {
     SolveOptions narrowed = options_;
     narrowed.processors.clear();
     for (const ProfiledProcessor* p : everyone_.processors) {
@@ -270,15 +293,23 @@ class Solver {
       }
     }
     if (narrowed.processors.empty()) {
-      return everyone_;
+      return {everyone_, options_};
     }
     Members members = taking_part(profile_, narrowed);
     for (const int op : listed()) {
       if (candidates(graph_, profile_, members, op, tokens_, options_).empty()) {
-        return everyone_;
+        return {everyone_, options_};
       }
     }
-    return members;
+    if (!options_.beyond_paper || members.processors.size() < 2) {
+      return {std::move(members), options_};
+    }
+    SolveOptions uncut = options_;
+    uncut.can_run = [this](const std::string& id, int op) {
+      const bool linear_on_cpu = graph_.op(op).is<Linear>() && profile_.find(id)->kind == "cpu";
+      return !linear_on_cpu && (!options_.can_run || options_.can_run(id, op));
+    };
+    return {everyone_, std::move(uncut)};
   }
 
   /// The operators that a search looks at: of many equal layers the first three.
@@ -308,9 +339,10 @@ class Solver {
     return static_cast<size_t>((own ? op : second) - begin_);
   }
 
-  Result<Whole> by_search(const Members& members, const std::string& strategy) const {
+  Result<Whole> by_search(const Members& members, const SolveOptions& options,
+                          const std::string& strategy) const {
     const std::vector<int> ops = listed();
-    CandidateLists all(graph_, profile_, members, tokens_, options_);
+    CandidateLists all(graph_, profile_, members, tokens_, options);
     std::vector<std::vector<Candidate>> lists;
     for (const int op : ops) {
       if (all.of(op).empty()) {
@@ -322,7 +354,7 @@ class Solver {
     // Where copies of weights are limited, kinds of work lose the candidates that copy, the ones that
     // gain least by it first.
     for (;;) {
-      const SearchResult result = search(graph_, profile_, members, ops, lists, options_);
+      const SearchResult result = search(graph_, profile_, members, ops, lists, options);
       if (result.choices.empty()) {
         return unavailable("no plan keeps the KV cache where it can be read");
       }
@@ -415,7 +447,9 @@ class Solver {
         best = &w;
       }
       const auto strategy = strategy_from_name(w.strategy);
-      if (strategy && is_single(*strategy)) {
+      // The CPU alone is not what tensor is to be compared with.
+      const bool other = options_.strategy == Strategy::kTensor && strategy == Strategy::kCpu;
+      if (strategy && is_single(*strategy) && !other) {
         best_single = std::min(best_single.value_or(w.prediction.total), w.prediction.total);
       }
       solution.alternatives.push_back({w.strategy, w.prediction.total});

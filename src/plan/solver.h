@@ -18,7 +18,8 @@ enum class Objective { kLatency, kEnergy };
 
 struct SolveOptions {
   Objective objective = Objective::kLatency;
-  /// A strategy of strategy.h by its rules, or, kTensor, the solver's choice between GPU and NPU.
+  /// A strategy of strategy.h by its rules, or, kTensor, the solver's choice between GPU and NPU (the CPU
+  /// takes part for what they cannot do, and see beyond_paper).
   /// nullopt: the best of everything.
   std::optional<Strategy> strategy;
   /// Who may take part, by id; empty: everyone in the profile.
@@ -41,10 +42,14 @@ struct SolveOptions {
     auto operator<=>(const Columns&) const = default;
   };
   std::function<std::optional<std::vector<Columns>>(const std::string& id, int op)> compiled;
+  /// Columns that `compiled` gives to one processor are computed by no other, so that the weights behind
+  /// them need not be in memory twice. Fails where they must.
+  bool one_copy = false;
   double npu_share = 0.5;  // of strategies by rules (strategy.h)
-  /// Whether passes may be cut into two parts by rows, so that one processor works on one part while
-  /// the other has what nobody cuts (attention, norms) of the other part.
-  bool row_parts = false;
+  /// Whether to do what the paper does not: cut a pass into two parts by rows, so that one processor works
+  /// on one part while the other has what no columns are cut of (attention, norms) of the other part; cut
+  /// such operators by rows; and let kTensor have the CPU for them.
+  bool beyond_paper = false;
   /// Whether to fill Solution::operators, and alternatives beyond the single processors.
   bool explain = true;
 };
@@ -80,8 +85,8 @@ struct Solution {
 };
 
 /// Plans `tokens` rows of the body or the head. Never predicted to be slower than the best plan with
-/// one processor for everything, unless options exclude that one. Fails where no processor that may
-/// take part can run some operator.
+/// one processor for everything (kTensor: for all that is linear, GPU or NPU), unless options exclude that
+/// one. Fails where no processor that may take part can run some operator.
 Result<Solution> solve(const Graph& graph, const Profile& profile, bool head, int64_t tokens,
                        const SolveOptions& options = {});
 

@@ -179,6 +179,48 @@ TEST(Search, FindsWhatTryingEverythingFinds) {
   }
 }
 
+/// A CPU on the same core as the NPU, and a GPU on one of its own.
+Profile one_core_profile(std::mt19937& random) {
+  Profile profile = random_profile(random, true);
+  const std::vector<std::string> ids = {"cpu", "gpu0", "npu0"};
+  for (Handoff& h : profile.handoffs) {
+    // What a lane hands to the host in the end is counted for its slowest processor.
+    h.median = h.to == kHost ? Nanos(std::chrono::microseconds(5)) : h.median;
+  }
+  profile.together.push_back({{{"cpu", 2.0, 2.0}, {"npu0", 1.0, 2.1}}});
+  profile.together.push_back({{{"cpu", 4.0, 1.0}}});
+  profile.together.push_back({{{"cpu", 3.0, 1.1}, {"gpu0", 3.0, 1.2}}});
+  return profile;
+}
+
+TEST(Search, FindsWhatTryingEverythingFindsWhereTwoShareACoreAndRowsAreShared) {
+  bool rows = false;
+  for (unsigned seed = 1; seed <= 40; ++seed) {
+    std::mt19937 random(seed);
+    const Graph graph = random_graph(random);
+    const Profile profile = one_core_profile(random);
+    const int64_t tokens = seed % 2 == 0 ? 64 : 100;
+    SolveOptions options;
+    options.beyond_paper = true;
+    const Members members = taking_part(profile, options);
+    ASSERT_EQ(lanes(profile, members.processors), (std::vector<size_t>{0, 1, 1}));
+    std::vector<int> ops;
+    std::vector<std::vector<Candidate>> lists;
+    for (int op = 0; op < 5; ++op) {
+      ops.push_back(op);
+      lists.push_back(candidates(graph, profile, members, op, tokens, options));
+      ASSERT_FALSE(lists.back().empty());
+      rows = rows || (!graph.op(op).is<Linear>() && lists.back().back().parts.size() > 1);
+      while (lists.back().size() > 5) {
+        lists.back().erase(lists.back().begin() + static_cast<int64_t>(random() % lists.back().size()));
+      }
+    }
+    const SearchResult found = search(graph, profile, members, ops, lists, options);
+    EXPECT_NEAR(found.ns, exhaustive(graph, profile, members, lists, tokens), kNano) << "seed " << seed;
+  }
+  EXPECT_TRUE(rows);
+}
+
 TEST(Candidates, TheBestCutIsAmongThem) {
   for (unsigned seed = 1; seed <= 20; ++seed) {
     std::mt19937 random(seed);
@@ -280,7 +322,7 @@ TEST(Solve, PartsOfRowsFillTheGapsThatCutsOfColumnsLeave) {
   const std::vector<ExpectedPass> passes = {{256, 1.0}};
   const auto without = choose_columns(*graph, profile, passes, options);
   SolveOptions in_parts = options;
-  in_parts.row_parts = true;
+  in_parts.beyond_paper = true;
   const auto columns = choose_columns(*graph, profile, passes, in_parts);
   ASSERT_TRUE(without.ok() && columns.ok());
   options.compiled = [&](const std::string& id, int op) { return without->of(id, op); };
@@ -305,6 +347,123 @@ TEST(Solve, PartsOfRowsFillTheGapsThatCutsOfColumnsLeave) {
           << tokens << " rows, " << graph->op(s.op).name;
     }
   }
+}
+
+// With a GPU that is slow at attention, tensor left the NPU's core idle meanwhile, although a CPU on it was
+// at hand (which the npu strategies use for the same).
+TEST(Solve, TensorLetsTheCpuBesideTheNpuDoWhatHasNoColumnsToCut) {
+  const auto graph = graph_of_shape("smollm2-135m");
+  ASSERT_TRUE(graph.ok());
+  const Profile without = half_uncut_profile(*graph);
+  Profile profile = without;
+  ProfiledProcessor cpu = profile.processors[0];
+  cpu.id = cpu.kind = "cpu";
+  for (Series& s : cpu.series) {
+    for (Point& point : s.points) {
+      point.median = s.work.kind == "linear" ? point.median : point.median / 2;
+    }
+  }
+  profile.processors.push_back(cpu);
+  for (const char* other : {"gpu0", "npu0"}) {
+    profile.handoffs.push_back({"cpu", other, "fast", std::chrono::microseconds(20), {}});
+    profile.handoffs.push_back({other, "cpu", "fast", std::chrono::microseconds(20), {}});
+  }
+  profile.together = {{{{"cpu", 1.0, 2.0}, {"npu0", 1.0, 2.0}}}};
+  SolveOptions options;
+  options.strategy = Strategy::kTensor;
+  options.beyond_paper = true;
+  for (const int64_t tokens : {64, 256, 300}) {
+    const auto two = solve(*graph, without, false, tokens, options);
+    const auto three = solve(*graph, profile, false, tokens, options);
+    ASSERT_TRUE(two.ok() && three.ok()) << two.status().message() << three.status().message();
+    EXPECT_TRUE(validate(*graph, three->plan).ok());
+    EXPECT_LT(three->predicted, two->predicted * 95 / 100) << tokens;
+    // The core that two of them share is not counted twice.
+    Nanos shared{};
+    const auto again = predict(*graph, profile, three->plan);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(again->total, three->predicted);
+    for (size_t p = 0; p < three->plan.processors.size(); ++p) {
+      shared += three->plan.processors[p] == "gpu0" ? Nanos{} : again->busy[p];
+    }
+    EXPECT_LE(shared, three->predicted);
+    bool attention = false;
+    for (const Step& s : three->plan.steps) {
+      const bool on_cpu = three->plan.processors[static_cast<size_t>(s.processor)] == "cpu";
+      EXPECT_FALSE(on_cpu && graph->op(s.op).is<Linear>()) << "tensor cuts products between GPU and NPU";
+      attention = attention || (on_cpu && graph->op(s.op).is<Attention>());
+    }
+    EXPECT_TRUE(attention);
+  }
+  // As the paper has it, the CPU controls, and does what others cannot.
+  options.beyond_paper = false;
+  const auto paper = solve(*graph, profile, false, 256, options);
+  ASSERT_TRUE(paper.ok());
+  EXPECT_EQ(std::count(paper->plan.processors.begin(), paper->plan.processors.end(), "cpu"), 0);
+}
+
+// Decoding on the GPU alone kept the model's weights in memory beside the NPU's copies of half of them.
+TEST(Solve, WithOneCopyNobodyReadsWhatAnotherHasACopyOf) {
+  const auto graph = graph_of_shape("smollm2-135m");
+  ASSERT_TRUE(graph.ok());
+  const Profile profile = half_uncut_profile(*graph);
+  SolveOptions options;
+  options.strategy = Strategy::kTensor;
+  options.beyond_paper = true;
+  options.compiled = [&](const std::string& id, int op) {
+    const int64_t half = graph->output_cols(op) / 64 * 32;
+    return id == "npu0" ? std::optional(std::vector<SolveOptions::Columns>{{0, half}}) : std::nullopt;
+  };
+  const auto doubled = [&](const Plan& plan) {
+    return std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& s) {
+      return graph->op(s.op).is<Linear>() && plan.processors[static_cast<size_t>(s.processor)] == "gpu0" &&
+             s.out_begin < graph->output_cols(s.op) / 64 * 32;
+    });
+  };
+  const auto fast = solve(*graph, profile, false, 1, options);
+  options.one_copy = true;
+  for (const int64_t tokens : {1, 64, 256}) {
+    const auto once = solve(*graph, profile, false, tokens, options);
+    ASSERT_TRUE(fast.ok() && once.ok()) << once.status().message();
+    EXPECT_TRUE(doubled(fast->plan)) << "the NPU's shortest graph is for 32 rows";
+    EXPECT_FALSE(doubled(once->plan)) << tokens;
+    EXPECT_TRUE(validate(*graph, once->plan).ok());
+  }
+}
+
+TEST(Columns, SurviveTheWayToJsonAndBackAndTheKeyTellsWhatTheyFollowFrom) {
+  const auto graph = graph_of_shape("smollm2-135m");
+  ASSERT_TRUE(graph.ok());
+  Profile profile = half_uncut_profile(*graph);
+  SolveOptions options;
+  options.strategy = Strategy::kTensor;
+  const std::vector<ExpectedPass> passes = {{256, 1.0}};
+  const auto columns = choose_columns(*graph, profile, passes, options);
+  ASSERT_TRUE(columns.ok());
+  const auto again = columns_from_json(*graph, to_json(*columns));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  ASSERT_EQ(again->entries.size(), columns->entries.size());
+  EXPECT_EQ(again->entries[0].processor, columns->entries[0].processor);
+  EXPECT_EQ(again->entries[0].columns, columns->entries[0].columns);
+  auto longer = to_json(*columns);
+  longer[0]["columns"].push_back({0, 1});
+  auto wider = to_json(*columns);
+  wider[0]["columns"][3] = {0, 1 << 20};
+  for (const auto& wrong : {longer, wider, nlohmann::ordered_json({{{"processor", 3}}})}) {
+    EXPECT_EQ(columns_from_json(*graph, wrong).status().code(), Code::kMalformed);
+  }
+  std::set<std::string> keys = {columns_key(*graph, profile, passes, options)};
+  EXPECT_EQ(*keys.begin(), columns_key(*graph, profile, passes, options));
+  keys.insert(columns_key(*graph, profile, std::vector<ExpectedPass>{{512, 1.0}}, options));
+  SolveOptions reserved = options;
+  reserved.reserve = {"cpu"};
+  keys.insert(columns_key(*graph, profile, passes, reserved));
+  SolveOptions able = options;
+  able.can_run = [](const std::string& id, int op) { return id != "npu0" || op != 4; };
+  keys.insert(columns_key(*graph, profile, passes, able));
+  profile.processors[1].series[0].points[0].median += Nanos(1000);
+  keys.insert(columns_key(*graph, profile, passes, options));
+  EXPECT_EQ(keys.size(), 5u);
 }
 
 TEST(Solve, LeavesReservedProcessorsAloneAndTakesOnlyNamedOnes) {

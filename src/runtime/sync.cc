@@ -14,6 +14,16 @@ constexpr int64_t kBaseline = 32;
 // Sleeps shorter than this cost about as much as they save.
 constexpr Nanos kShortestSleep = std::chrono::microseconds(20);
 constexpr Nanos kLongestSlice = std::chrono::milliseconds(1);
+// Work that is expected to take long may be done early by a part of that: one in so many.
+constexpr int kEarly = 8;
+// For less time than this it is not worth looking whether it is.
+constexpr Nanos kWorthLooking = std::chrono::microseconds(100);
+// A turn of polling gives the core to others (Clock::relax). Where all cores have work, the scheduler may let
+// those have it for several milliseconds, while a sleep ends in time: then sleeps are turns, for a while, in
+// waits so long that what sleeps end too late is little beside them.
+constexpr Nanos kLongWait = std::chrono::milliseconds(1);
+constexpr Nanos kCrowded = std::chrono::microseconds(200);
+constexpr Nanos kStaysCrowded = std::chrono::seconds(1);
 // How long to poll beyond the predicted end before turns become sleeps.
 constexpr Nanos kPatience = std::chrono::microseconds(100);
 
@@ -128,15 +138,28 @@ void Waiter::sleep_until(Nanos time) {
 
 void Waiter::sleep_towards(Nanos expected) {
   const Nanos until = expected - late_ - 2 * late_more_;
-  if (until - clock_.now() >= kShortestSleep) {
-    sleep_until(until);
+  began_ = clock_.now();
+  const Nanos left = until - began_;
+  if (left >= kShortestSleep) {
+    sleep_until(left / kEarly >= kWorthLooking ? until - left / kEarly : until);
   }
 }
 
 void Waiter::poll(Nanos expected) {
   const Nanos now = clock_.now();
+  if (const Nanos left = expected - late_ - 2 * late_more_ - now; left >= kWorthLooking / 2) {
+    sleep_until(now + std::max(left / 4, kWorthLooking / 2));
+    return;
+  }
   if (now - expected < kPatience) {
+    if (now < crowded_until_ && expected - began_ >= kLongWait) {
+      sleep_until(now + kShortestSleep);
+      return;
+    }
     clock_.relax();
+    if (const Nanos after = clock_.now(); after - now > kCrowded) {
+      crowded_until_ = after + kStaysCrowded;
+    }
     return;
   }
   // In proportion to the delay, so that a wait for something unknown ends a few percent late.

@@ -84,10 +84,11 @@ class Waiter {
  public:
   explicit Waiter(Clock& clock) : clock_(clock) {}
 
-  /// Sleeps so that the thread is awake when `expected` comes, if that is far enough away.
+  /// Sleeps until a part of the time to `expected` is left, if that is far enough away.
   void sleep_towards(Nanos expected);
-  /// One turn of the polling that follows. Once `expected` has passed for a while, turns are short
-  /// sleeps: a wrong prediction must not cost a core.
+  /// One turn of the polling that follows: short sleeps until the thread must be awake for `expected`, since
+  /// work may be done early. Once `expected` has passed for a while, turns are short sleeps again: a wrong
+  /// prediction must not cost a core.
   void poll(Nanos expected);
 
   Nanos slept() const { return slept_; }
@@ -99,6 +100,8 @@ class Waiter {
   Nanos late_{};       // by how much sleeps end late here, usually
   Nanos late_more_{};  // and how far that is off
   Nanos slept_{};
+  Nanos began_{};          // of this wait
+  Nanos crowded_until_{};  // until then polling sleeps, since it would not get its core back in time
 };
 
 }  // namespace hetero

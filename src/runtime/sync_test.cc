@@ -17,10 +17,11 @@ class ScriptedClock : public Clock {
   }
   void relax() override {
     ++turns;
-    now_ += microseconds(1);
+    now_ += turn;
   }
 
   Nanos late{};
+  Nanos turn = microseconds(1);
   int sleeps = 0;
   int turns = 0;
 
@@ -43,12 +44,53 @@ TEST(Waiter, LearnsHowLateSleepsEnd) {
   clock.late = microseconds(70);
   Waiter waiter(clock);
   for (int i = 0; i < 50; ++i) {
-    waiter.sleep_towards(clock.now() + microseconds(1000));
+    waiter.sleep_towards(clock.now() + microseconds(700));
   }
-  const Nanos expected = clock.now() + microseconds(1000);
+  const Nanos expected = clock.now() + microseconds(700);
   waiter.sleep_towards(expected);
   EXPECT_LE(clock.now(), expected);
   EXPECT_GE(clock.now(), expected - microseconds(20));
+}
+
+// Steps of 8 ms that took 7 were seen to be done after 8: the next processor stood still for that time.
+TEST(Waiter, LooksNowAndThenWhetherLongWorkIsDoneEarly) {
+  ScriptedClock clock;
+  clock.late = microseconds(10);
+  Waiter waiter(clock);
+  const Nanos begin = clock.now();
+  const Nanos expected = begin + microseconds(8000);
+  waiter.sleep_towards(expected);
+  EXPECT_LE(clock.now() - begin, Nanos(microseconds(7100)));
+  Nanos before = clock.now();
+  while (clock.now() < expected) {
+    waiter.poll(expected);
+    EXPECT_LE(clock.now() - before, Nanos(microseconds(300)));
+    before = clock.now();
+  }
+  EXPECT_LE(clock.sleeps, 16);
+  EXPECT_LE(clock.turns, 120);
+}
+
+// On two cores with a stand-in on each, turns that yield the core came back up to 8 ms later.
+TEST(Waiter, SleepsInsteadOfYieldingWhereTheCoreDoesNotComeBack) {
+  ScriptedClock clock;
+  clock.late = microseconds(60);
+  clock.turn = std::chrono::milliseconds(4);
+  Waiter waiter(clock);
+  for (int i = 0; i < 100; ++i) {
+    const Nanos expected = clock.now() + microseconds(3000);
+    waiter.sleep_towards(expected);
+    while (clock.now() < expected + microseconds(50)) {
+      waiter.poll(expected);
+    }
+  }
+  EXPECT_EQ(clock.turns, 1);
+  clock.turn = microseconds(1);
+  clock.sleep_until(clock.now() + std::chrono::seconds(2));
+  const int sleeps = clock.sleeps;
+  waiter.poll(clock.now());
+  EXPECT_EQ(clock.turns, 2) << "it looks again whether that is still so";
+  EXPECT_EQ(clock.sleeps, sleeps);
 }
 
 TEST(Waiter, DoesNotSleepWhereThatIsTooShortToBeWorthIt) {
