@@ -5,11 +5,12 @@
   bench/together.py -m 1b.gguf --prompt 64,256 --repetitions 2 --strategies tensor,layer
 
 Meant for stand-ins, which play a GPU and an NPU on a core each: alone, each has one core (gpu and npu-padding with
---threads 1); together they have two. "of the sum" is the speed together over the sum of both alone, "gain" the speed
-together over the faster one alone; "weights" is the memory that holds weights, "process" all that the process takes,
-drivers and compilers included. Plans of tensor go by a profile that
-is measured first. All runs take turns (hetero bench); numbers are medians. The last columns are not
-the same comparison: each single processor with both cores, as a machine without the other one would use them.
+--threads 1; npu-padding has the CPU on it as well, for all but products); together they have two, and tensor too has
+the CPU on the NPU's core. "of the sum" is the speed together over the sum of both alone, "gain" the speed together over
+the faster one alone; "weights" is the memory that holds weights, "process" all that the process takes, drivers and
+compilers included. Plans of tensor go by a profile that is measured first. All runs take turns (hetero bench); numbers
+are medians. The last columns are not the same comparison: each single processor with both cores, as a machine without
+the other one would use them.
 """
 import argparse
 import datetime
@@ -35,7 +36,8 @@ def main():
     together = a.strategies.split(',')
 
     # The solver plans by a profile, where there is one for these processors.
-    subprocess.run([a.hetero, 'profile', '-m', a.model, '--strategy', 'tensor', '--threads', '2'],
+    subprocess.run([a.hetero, 'profile', '-m', a.model, '--strategy', 'tensor', '--threads', '2',
+                    '--time', '120'],
                    stdout=subprocess.DEVNULL)
     # One call, so that all take turns.
     command = [a.hetero, 'bench', '-m', a.model, '-p', a.prompt, '-n', '0', '-r', a.repetitions, '--strategy',
