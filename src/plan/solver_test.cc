@@ -406,13 +406,19 @@ TEST(Solve, TensorLetsTheCpuBesideTheNpuDoWhatHasNoColumnsToCut) {
 TEST(Solve, WithOneCopyNobodyReadsWhatAnotherHasACopyOf) {
   const auto graph = graph_of_shape("smollm2-135m");
   ASSERT_TRUE(graph.ok());
-  const Profile profile = half_uncut_profile(*graph);
+  Profile profile = half_uncut_profile(*graph);
+  for (Series& series : profile.processors[0].series) {  // the GPU is fast at one row, the NPU pads it
+    if (series.work.kind == "linear") {
+      series.points.insert(series.points.begin(), {1, 0, false, std::chrono::microseconds(9), {}, 1});
+    }
+  }
   SolveOptions options;
   options.strategy = Strategy::kTensor;
   options.beyond_paper = true;
   options.compiled = [&](const std::string& id, int op) {
-    const int64_t half = graph->output_cols(op) / 64 * 32;
-    return id == "npu0" ? std::optional(std::vector<SolveOptions::Columns>{{0, half}}) : std::nullopt;
+    const int64_t half = graph->op(op).is<Linear>() ? graph->output_cols(op) / 64 * 32 : 0;
+    return id == "npu0" && half > 0 ? std::optional(std::vector<SolveOptions::Columns>{{0, half}})
+                                    : std::nullopt;
   };
   const auto doubled = [&](const Plan& plan) {
     return std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& s) {
@@ -425,7 +431,7 @@ TEST(Solve, WithOneCopyNobodyReadsWhatAnotherHasACopyOf) {
   for (const int64_t tokens : {1, 64, 256}) {
     const auto once = solve(*graph, profile, false, tokens, options);
     ASSERT_TRUE(fast.ok() && once.ok()) << once.status().message();
-    EXPECT_TRUE(doubled(fast->plan)) << "the NPU's shortest graph is for 32 rows";
+    EXPECT_TRUE(doubled(fast->plan));
     EXPECT_FALSE(doubled(once->plan)) << tokens;
     EXPECT_TRUE(validate(*graph, once->plan).ok());
   }
