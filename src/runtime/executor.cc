@@ -345,7 +345,8 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
     std::vector<int> earlier;  // who wrote or read the value before
   };
   std::vector<Occupancy> slots(slots_.slots.size());
-  std::set<std::tuple<int, int>> moved;  // (writing step, reading processor; -1: the host)
+  // (writing step, value, reading processor; -1: the host); a step may write several values.
+  std::set<std::tuple<int, ValueId, int>> moved;
 
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];
@@ -395,11 +396,11 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
                           op.name, processors_[static_cast<size_t>(from)]->info().id,
                           processors_[static_cast<size_t>(out.processor)]->info().id));
         }
-        if (!from_coherent && moved.insert({w, -1}).second) {
+        if (!from_coherent && moved.insert({w, id, -1}).second) {
           HETERO_TRY(Buffer* const b, buffer(slot, from));
           linked.steps[static_cast<size_t>(w)].downloads.push_back({from, b, written_region(id, writer)});
         }
-        if (!coherent && moved.insert({w, out.processor}).second) {
+        if (!coherent && moved.insert({w, id, out.processor}).second) {
           out.uploads.push_back({out.processor, in, written_region(id, writer)});
         }
         waits.insert(w);
@@ -454,7 +455,7 @@ Status Executor::bind(const Plan& plan, LinkedPlan& linked) {
     if (for_host && graph_.value(o.value).rows != Rows::kContext) {
       for (const int w : o.writers) {
         const int from = linked.steps[static_cast<size_t>(w)].processor;
-        if (!processors_[static_cast<size_t>(from)]->traits().coherent && !moved.contains({w, -1})) {
+        if (!processors_[static_cast<size_t>(from)]->traits().coherent && !moved.contains({w, o.value, -1})) {
           const Step& s = plan.steps[static_cast<size_t>(w)];
           const bool linear = graph_.op(s.op).is<Linear>();
           HETERO_TRY(Buffer* const b, buffer(static_cast<int>(slot), from));

@@ -182,6 +182,51 @@ TEST(Executor, QueueOrderDoesTheWaitingWhereItCan) {
   EXPECT_EQ(both.npu->most_in_flight(), 1u);
 }
 
+/// Linear operators by columns between NPU and GPU, what writes or reads the cache on the CPU, all other
+/// operators by rows between CPU and GPU, each cut elsewhere.
+Plan with_cpu_for_rows(const Graph& graph, int64_t tokens) {
+  Plan plan;
+  plan.strategy = "tensor";
+  plan.tokens = tokens;
+  plan.processors = {"cpu", "gpu0", "npu0"};
+  for (int op = 0; op < graph.head_begin; ++op) {
+    const int64_t cols = graph.output_cols(op);
+    if (graph.op(op).is<Linear>()) {
+      plan.steps.push_back({op, 2, 0, tokens, 0, cols / 2, tokens, {}, {}});
+      plan.steps.push_back({op, 1, 0, tokens, cols / 2, cols, tokens, {}, {}});
+    } else if (graph.op(op).is<Rope>() || graph.op(op).is<Attention>()) {
+      plan.steps.push_back({op, 0, 0, tokens, 0, cols, tokens, {}, {}});
+    } else {
+      const int64_t cut = 1 + op * 5 % (tokens - 1);
+      const int first = op % 2;
+      plan.steps.push_back({op, first, 0, cut, 0, cols, cut, {}, {}});
+      plan.steps.push_back({op, 1 - first, cut, tokens, 0, cols, tokens - cut, {}, {}});
+    }
+  }
+  return plan;
+}
+
+TEST(Executor, RowsMoveBetweenMemoriesWithAllThatAnOperatorWrote) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  for (const FakeScript& gpu : {FakeScript(), discrete}) {
+    for (const Sync sync : {Sync::kFast, Sync::kDriver}) {
+      Machine machine(gpu, {});
+      machine.executor->set_sync(sync);
+      Reference reference(machine.tiny.graph, kCapacity.context);
+      const std::vector<int32_t> ids = some_ids(29);
+      const std::vector<float> truth = reference.forward(ids, 0);
+      const auto linked = machine.executor->prepare(with_cpu_for_rows(machine.tiny.graph, 29));
+      ASSERT_TRUE(linked.ok()) << linked.status().message();
+      std::copy(ids.begin(), ids.end(), machine.executor->ids().begin());
+      ASSERT_TRUE(machine.executor->run(**linked, 0).ok());
+      const auto logits = machine.head(Strategy::kCpu, 0, 29);
+      ASSERT_TRUE(logits.ok()) << logits.status().message();
+      EXPECT_EQ(*logits, truth) << sync_name(sync);
+    }
+  }
+}
+
 /// As expect_reference, with the logits behind each pass from run_with_head.
 void expect_reference_behind(Machine& machine, Strategy prefill, Strategy decode) {
   Reference reference(machine.tiny.graph, kCapacity.context);
