@@ -42,6 +42,7 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       tail_(processors_.size()),
       unflushed_(processors_.size()),
       busy_(processors_.size()),
+      free_(processors_.size()),
       use_(processors_.size()),
       pace_(processors_.size()) {}
 
@@ -198,7 +199,7 @@ std::vector<Executor::StepReport> Executor::report() const {
   for (const StepTimes::Line& line : times_.lines()) {
     const auto& [processor, op, columns, tokens] = line.key;
     result.push_back({processors_[static_cast<size_t>(processor)]->info().id, op, columns, tokens,
-                      line.predicted, line.ran, line.seen});
+                      line.predicted, line.ran, line.expected, line.seen});
   }
   return result;
 }
@@ -223,6 +224,7 @@ void Executor::add(Processor& processor) {
   tail_.resize(count);
   unflushed_.resize(count);
   busy_.resize(count);
+  free_.resize(count);
   use_.resize(count);
   pace_.resize(count);
 }

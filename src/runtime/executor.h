@@ -110,6 +110,7 @@ class Executor {
     int64_t tokens = 0;
     Nanos predicted{};  // by the plan; zero: not
     Nanos measured{};   // usually
+    Nanos expected{};   // when it is waited for: from submission, or from the end of what ran before it
     int64_t times = 0;
   };
   std::vector<StepReport> report() const;
@@ -184,6 +185,7 @@ class Executor {
   std::vector<Binding> moved_inputs_;
   std::vector<int> together_;  // steps with one interval, while learn() looks at them
   std::vector<Nanos> busy_;    // by processor, in one pass
+  std::vector<Nanos> free_;    // by processor: when its queue had done what is learnt from so far
   std::vector<ProcessorUse> use_;
   std::vector<Pace> pace_;
   int failed_ = -1;

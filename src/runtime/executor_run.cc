@@ -316,6 +316,7 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
   const Nanos end = clock_.now();
   std::fill(busy_.begin(), busy_.end(), Nanos{});
   std::fill(pace_.begin(), pace_.end(), Pace{});
+  std::fill(free_.begin(), free_.end(), Nanos{});
   for (const LinkedPlan* ran : plans) {
     if (ran != nullptr) {
       note_written(*ran);
@@ -348,10 +349,10 @@ void Executor::learn(const LinkedPlan& plan) {
     const auto step = [&](size_t k) -> const LinkedStep& {
       return plan.steps[static_cast<size_t>(queue[k])];
     };
-    Nanos free{};       // when the queue had done what came before
-    size_t first = 0;   // of the steps since the last one that has an interval
-    Nanos predicted{};  // of these
-    bool known = true;  // whether all of these are predicted
+    Nanos& free = free_[p];  // behind a body, its head begins when that is done
+    size_t first = 0;        // of the steps since the last one that has an interval
+    Nanos predicted{};       // of these
+    bool known = true;       // whether all of these are predicted
     for (size_t k = 0; k < queue.size(); ++k) {
       const Flight& flight = flown[static_cast<size_t>(queue[k])];
       const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);

@@ -289,6 +289,23 @@ TEST(Executor, TheHeadIsQueuedBehindTheBodyWhereOneProcessorHasBoth) {
   EXPECT_EQ(machine.executor->use()[1].steps, machine.gpu->submitted() - of_body);
 }
 
+TEST(Executor, WhatIsLearntOfAHeadDoesNotCountTheBodyBeforeIt) {
+  FakeScript slow;
+  slow.delay = std::chrono::milliseconds(2);
+  Machine machine(slow, {});
+  const auto body = machine.prepare(Strategy::kGpu, false, 1);
+  const auto head = machine.prepare(Strategy::kGpu, true, 1);
+  ASSERT_TRUE(body.ok() && head.ok());
+  ASSERT_TRUE(machine.executor->run_with_head(**body, 0, **head, 0).ok());
+  Nanos whole{};
+  Nanos largest{};
+  for (const Executor::StepReport& step : machine.executor->report()) {
+    whole += step.expected * step.times;
+    largest = std::max(largest, step.expected);
+  }
+  EXPECT_LT(largest, whole / 2) << "a step waits for what was queued before it, which is not its own time";
+}
+
 TEST(Executor, AFailureOfTheHeadBehindABodyIsReported) {
   FakeScript script;
   Machine counting;

@@ -120,7 +120,7 @@ std::vector<StepTimes::Line> StepTimes::lines() const {
   std::vector<Line> lines(entries_.size());
   for (const auto& [key, number] : numbers_) {
     const Entry& e = entries_[static_cast<size_t>(number)];
-    lines[static_cast<size_t>(number)] = {key, e.predicted, e.ran, e.seen};
+    lines[static_cast<size_t>(number)] = {key, e.predicted, e.ran, e.mean, e.seen};
   }
   std::erase_if(lines, [](const Line& line) { return line.seen == 0; });
   return lines;

@@ -59,6 +59,7 @@ class StepTimes {
     Key key;
     Nanos predicted{};
     Nanos ran{};
+    Nanos expected{};  // from submission, or from the end of what ran before it, to the end
     int64_t seen = 0;
   };
   /// All that was seen at least once.
