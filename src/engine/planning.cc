@@ -268,7 +268,7 @@ Status Planning::choose_compiled(const Selection& selection, const std::string& 
   if (o.strategy && *o.strategy != Strategy::kTensor) {
     return {};  // their rules say what is compiled
   }
-  // Takes some 0.2 s, so it is kept beside the profile, for as long as all that it follows from is the same.
+  // Takes some 0.4 s, so it is kept beside the profile, for as long as all that it follows from is the same.
   const std::string key =
       file.empty() ? "" : fmt::format("{:016x}", text_hash(columns_key(graph_, *profile_, passes, o)));
   if (!file.empty()) {

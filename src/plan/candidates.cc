@@ -185,15 +185,7 @@ class Generator {
   /// Whether a processor computes columns of which another one has a copy.
   bool reads_copied(const Candidate& c) const {
     return std::any_of(c.parts.begin(), c.parts.end(), [&](const Part& part) {
-      for (int p = 0; p < static_cast<int>(members_.processors.size()); ++p) {
-        const auto ranges = p == part.processor ? std::nullopt : compiled(p);
-        for (const SolveOptions::Columns& r : ranges.value_or(std::vector<SolveOptions::Columns>())) {
-          if (r.begin < part.out_end && part.out_begin < r.end) {
-            return true;
-          }
-        }
-      }
-      return false;
+      return others_copy(members_, options_, id(part.processor), op_, part.out_begin, part.out_end);
     });
   }
 
@@ -544,6 +536,17 @@ bool named(const std::vector<std::string>& list, const ProfiledProcessor& p) {
 }
 
 }  // namespace
+
+bool others_copy(const Members& members, const SolveOptions& options, const std::string& id, int op,
+                 int64_t out_begin, int64_t out_end) {
+  return options.compiled &&
+         std::any_of(members.processors.begin(), members.processors.end(), [&](const ProfiledProcessor* p) {
+           const auto ranges = p->id == id ? std::nullopt : options.compiled(p->id, op);
+           return ranges && std::any_of(ranges->begin(), ranges->end(), [&](const SolveOptions::Columns& r) {
+                    return r.begin < out_end && out_begin < r.end;
+                  });
+         });
+}
 
 Members taking_part(const Profile& profile, const SolveOptions& options) {
   Members members;

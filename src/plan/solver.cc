@@ -152,18 +152,10 @@ class Solver {
 
   /// Whether a step computes columns of which another processor has a copy (SolveOptions::compiled).
   bool reads_copied(const Plan& plan) const {
-    return options_.compiled && std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
-             for (const ProfiledProcessor* p : everyone_.processors) {
-               const bool own = p->id == plan.processors[static_cast<size_t>(step.processor)];
-               const auto ranges = own ? std::nullopt : options_.compiled(p->id, step.op);
-               for (const SolveOptions::Columns& r : ranges.value_or(std::vector<SolveOptions::Columns>())) {
-                 if (r.begin < step.out_end && step.out_begin < r.end) {
-                   return true;
-                 }
-               }
-             }
-             return false;
-           });
+    return std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
+      return others_copy(everyone_, options_, plan.processors[static_cast<size_t>(step.processor)], step.op,
+                         step.out_begin, step.out_end);
+    });
   }
 
   /// Bytes of weights that the plan's processors hold copies of.

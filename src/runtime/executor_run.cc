@@ -296,8 +296,8 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
   std::fill(next_.begin(), next_.end(), 0);
   std::fill(tail_.begin(), tail_.end(), Nanos{});
   HETERO_RETURN_IF_ERROR(bring_home(plan, position));
-  Status status = sync_ == Sync::kFast ? run_fast(plan, position, plan.head ? first_row : 0, cancel)
-                                       : run_by_driver(plan, position, plan.head ? first_row : 0, cancel);
+  Status status = sync_ == Sync::kFast ? run_fast(plan, position, first_row, cancel)
+                                       : run_by_driver(plan, position, first_row, cancel);
   if (status.ok() && plans[1] != nullptr) {
     flush();
     const auto own = static_cast<size_t>(plans[1]->steps.front().processor);
