@@ -91,6 +91,7 @@ nlohmann::ordered_json operators_json(const Solution& solution) {
                     {"tokens", c.tokens},
                     {"strategy", c.strategy},
                     {"share", std::move(share)},
+                    {"exchanged", c.exchanged},
                     {"predicted_us", micros(c.predicted)},
                     {"rejected", alternatives_json(c.rejected, true)}});
   }
@@ -115,7 +116,8 @@ std::vector<Alternative> added(const Solution& body, const Solution& head) {
 std::string shares(const OperatorChoice& c) {
   std::string text;
   for (const auto& [id, part] : c.share) {
-    text += fmt::format("{}{} {:.0f}%", text.empty() ? "" : ", ", id, 100.0 * part);
+    const bool exchanged = std::find(c.exchanged.begin(), c.exchanged.end(), id) != c.exchanged.end();
+    text += fmt::format("{}{} {:.0f}%{}", text.empty() ? "" : ", ", id, 100.0 * part, exchanged ? "*" : "");
   }
   return text;
 }
@@ -138,6 +140,10 @@ void print_table(const PlanCommand& o, const Solution& body, const Solution& hea
                  c.in > 0 ? fmt::format("[{},{}]", c.out, c.in) : "", c.strategy, micros(c.predicted),
                  shares(c), rejected);
     }
+  }
+  if (std::any_of(body.operators.begin(), body.operators.end(),
+                  [](const OperatorChoice& c) { return !c.exchanged.empty(); })) {
+    fmt::print("* with the operands in exchanged order: y^T = W x^T\n");
   }
   fmt::print("\nwhole plans:");
   for (const Alternative& a : added(body, head)) {

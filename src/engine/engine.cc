@@ -121,6 +121,11 @@ Status Engine::open_processors(const std::string& cache_dir) {
         fmt::format("{} cannot run {} linear operators, {} does: {}", selection_.team.npu, npu.count,
                     selection_.team.gpu.empty() ? "the CPU" : selection_.team.gpu, npu.first.message()));
   }
+  for (const auto& p : processors_) {
+    if (p->info().id == selection_.team.npu) {
+      selection_.team.npu_orders = p->traits().orders;
+    }
+  }
   selection_.team.can_run = [lacking](const std::string& id, int op) { return lacking(id, op).ok(); };
   return {};
 }

@@ -92,7 +92,7 @@ Status Session::link(const Key& key, Planned& planned) {
         return std::none_of(missing.begin(), missing.end(), [&](const Compilation& c) {
           return c.processor->info().id == wanted.processors[static_cast<size_t>(step.processor)] &&
                  c.op == step.op && c.begin == step.out_begin && c.end == step.out_end &&
-                 c.tokens == step.padded;
+                 c.tokens == step.padded && c.exchanged == step.exchanged;
         });
       },
       [&](int op) { return engine_.stand_in_for(op); });
@@ -158,7 +158,7 @@ Status Session::prepare(int64_t tokens) {
     }
     // One stands for all of a plan: they were made, and are kept or thrown away, together.
     const Compilation& c = missing.back();
-    behind_ = behind_ || !c.processor->is_cached(engine_.graph_, {c.op, c.begin, c.end}, c.tokens);
+    behind_ = behind_ || !c.processor->is_cached(engine_.graph_, c.slice(), c.tokens);
   }
   for (const Key& key : keys) {
     HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));

@@ -75,14 +75,14 @@ Result<std::unique_ptr<Simulator>> Simulator::create(Soc soc, Graph graph,
   return simulator;
 }
 
-Simulator::Chip Simulator::chip(OperandOrder order, bool with_cpu) const {
+Simulator::Chip Simulator::chip(bool with_cpu) const {
   Chip chip;
   chip.world = std::make_shared<World>(soc_);
   for (size_t i = 0; i < soc_.processors.size(); ++i) {
     const SocProcessor& p = soc_.processors[i];
     const bool allowed = std::find(allowed_.begin(), allowed_.end(), p.id) != allowed_.end();
     if (allowed || (with_cpu && p.kind == "cpu")) {
-      chip.processors.push_back(make_sim_processor(chip.world, i, sim_info(soc_, i), nullptr, {order}));
+      chip.processors.push_back(make_sim_processor(chip.world, i, sim_info(soc_, i), nullptr));
       chip.list.push_back(chip.processors.back().get());
     }
   }
@@ -106,7 +106,7 @@ Result<const Profile*> Simulator::profile(OperandOrder order) {
   if (found != profiles_.end()) {
     return &found->second;
   }
-  const Chip chip = this->chip(order, false);
+  const Chip chip = this->chip(false);
   ProfilerOptions options;
   options.lengths = lengths_;
   options.context = 2048;
@@ -117,12 +117,18 @@ Result<const Profile*> Simulator::profile(OperandOrder order) {
   for (ProfiledProcessor& p : measured.processors) {
     p.watts = soc_.find(p.id)->watts;
     p.ratios = soc_.find(p.id)->ratios;
+    for (Series& s : p.series) {
+      std::erase_if(s.points, [&](const Point& at) { return at.exchanged && order == OperandOrder::kGiven; });
+    }
   }
   return &profiles_.emplace(order, std::move(measured)).first->second;
 }
 
 Result<Plan> Simulator::plan(const SimRun& run, bool head, int64_t tokens, int64_t position) {
-  const Team team = this->team(run.strategy == Strategy::kCpu);
+  Team team = this->team(run.strategy == Strategy::kCpu);
+  if (run.order == OperandOrder::kExchanged) {
+    team.npu_orders = OperandOrders::kSmallerStays;
+  }
   StrategyOptions fixed;
   fixed.lengths = lengths_;
   if (run.activation_centric_only && tokens > 1 && !head) {
@@ -148,7 +154,7 @@ Result<SimResult> Simulator::run(const SimRun& run) {
     return invalid_argument(fmt::format("{} tokens of prompt and {} to decode: {} holds {}", run.prompt,
                                         run.decode, graph_.shape.name, graph_.shape.context));
   }
-  Chip chip = this->chip(run.order, run.strategy == Strategy::kCpu);
+  Chip chip = this->chip(run.strategy == Strategy::kCpu);
   World& world = *chip.world;
   const int64_t longest = std::min(lengths_.back(), std::max(run.prompt, lengths_.front()));
   const int64_t rows = *std::lower_bound(lengths_.begin(), lengths_.end(), longest);

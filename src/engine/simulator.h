@@ -26,6 +26,7 @@ struct SimRun {
   /// Whose hand-off costs the solver counts; nullopt: those of `sync`. Otherwise a way of synchronizing
   /// is compared with another under one plan.
   std::optional<Sync> planned_for;
+  /// kGiven: no plan exchanges operands (a step of the paper's ablation).
   OperandOrder order = OperandOrder::kExchanged;
   /// Strategy tensor without cuts of weights: whole operators on the NPU, and the rows beyond the
   /// largest standard length on the GPU at the same time (a step of the paper's ablation).
@@ -68,7 +69,7 @@ class Simulator {
 
   Result<SimResult> run(const SimRun& run);
 
-  /// What the profiler measures of the chip's processors with this model.
+  /// What the profiler measures of the chip's processors with this model; kGiven: without exchanged operands.
   Result<const Profile*> profile(OperandOrder order = OperandOrder::kExchanged);
 
  private:
@@ -78,7 +79,7 @@ class Simulator {
     std::vector<std::unique_ptr<Processor>> processors;
     std::vector<Processor*> list;
   };
-  Chip chip(OperandOrder order, bool with_cpu) const;
+  Chip chip(bool with_cpu) const;
   Team team(bool with_cpu) const;
   Result<Plan> plan(const SimRun& run, bool head, int64_t tokens, int64_t position);
 

@@ -40,6 +40,7 @@ NpuProcessor::NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique
   traits_.coherent = true;
   traits_.copies_weights = true;
   traits_.unit_roundoff = unit_roundoff;
+  traits_.orders = OperandOrders::kBoth;
   const ScopedAffinity confinement(cpus_);  // the worker inherits it, and the threads that it starts
   worker_ = std::thread([this] { work(); });
 }
@@ -83,7 +84,7 @@ Result<std::unique_ptr<Buffer>> NpuProcessor::import(std::byte* host, Bytes size
 
 NpuLinear NpuProcessor::describe(const Graph& graph, const OpSlice& slice, int64_t tokens) const {
   const int64_t k = graph.value(graph.op(slice.op).inputs[0]).cols;
-  NpuLinear linear{device_->any_tokens() ? 0 : tokens, k, {}};
+  NpuLinear linear{device_->any_tokens() ? 0 : tokens, k, {}, slice.exchanged};
   for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
     NpuSegment segment{s.rows, s.weight->dtype,
                        s.weight->data + s.row_begin * row_bytes(s.weight->dtype, linear.k)};

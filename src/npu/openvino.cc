@@ -77,10 +77,6 @@ NodePtr add(const NodePtr& a, const NodePtr& b) {
   return std::make_shared<ov::op::v1::Add>(a, b);
 }
 
-NodePtr matmul(const NodePtr& x, const NodePtr& w) {
-  return std::make_shared<ov::op::v0::MatMul>(x, w, false, true);
-}
-
 /// Segments that follow each other and have one dtype: rows of one constant.
 std::vector<std::vector<NpuSegment>> same_types(const std::vector<NpuSegment>& segments) {
   std::vector<std::vector<NpuSegment>> runs;
@@ -113,11 +109,14 @@ class Builder {
     for (const std::vector<NpuSegment>& run : same_types(linear_.segments)) {
       parts.push_back(product(x, run));
     }
-    NodePtr y =
-        parts.size() == 1 ? parts[0].get_node_shared_ptr() : std::make_shared<ov::op::v0::Concat>(parts, 1);
+    NodePtr y = parts.size() == 1 ? parts[0].get_node_shared_ptr()
+                                  : std::make_shared<ov::op::v0::Concat>(parts, linear_.exchanged ? 0 : 1);
     if (std::any_of(linear_.segments.begin(), linear_.segments.end(),
                     [](const NpuSegment& s) { return s.bias; })) {
       y = add(y, biases());
+    }
+    if (linear_.exchanged) {
+      y = std::make_shared<ov::op::v1::Transpose>(y, integers({1, 0}));
     }
     return std::make_shared<ov::Model>(ov::OutputVector{y}, ov::ParameterVector{x});
   }
@@ -125,6 +124,12 @@ class Builder {
   Bytes bytes() const { return bytes_; }
 
  private:
+  /// x w^T; exchanged, its transpose w x^T, which is the layout of all up to the last node.
+  NodePtr matmul(const NodePtr& x, const NodePtr& w) const {
+    return linear_.exchanged ? std::make_shared<ov::op::v0::MatMul>(w, x, false, true)
+                             : std::make_shared<ov::op::v0::MatMul>(x, w, false, true);
+  }
+
   /// A tensor that the graph will own.
   ov::Tensor tensor(ov::element::Type type, const ov::Shape& shape) {
     ov::Tensor t(type, shape);
@@ -183,7 +188,8 @@ class Builder {
     for (const NpuSegment& s : linear_.segments) {
       rows += s.rows;
     }
-    ov::Tensor biases = tensor(ov::element::f32, shape_of({1, rows}));
+    ov::Tensor biases =
+        tensor(ov::element::f32, linear_.exchanged ? shape_of({rows, 1}) : shape_of({1, rows}));
     auto* to = biases.data<float>();
     for (const NpuSegment& s : linear_.segments) {
       if (s.bias == nullptr) {
@@ -324,6 +330,7 @@ class Device : public NpuDevice {
                          hash_bytes(s.weight, s.rows * row_bytes(s.dtype, linear.k)),
                          hash_bytes(s.bias, bias_bytes));
     }
+    key += linear.exchanged ? " exchanged" : "";
     for (const auto& [name, value] : config_) {
       key += fmt::format("|{}={}", name, value.as<std::string>());
     }

@@ -40,11 +40,13 @@ struct NpuSegment {
 };
 
 /// All that a graph is compiled for: y [tokens, sum of rows] = x [tokens, k] W^T + b, with the
-/// segments' rows stacked in W.
+/// segments' rows stacked in W. Exchanged, the graph computes y^T = W x^T, and transposes that: arrays that
+/// hold one operand still then hold the other one (OpSlice::exchanged). x and y are the same.
 struct NpuLinear {
   int64_t tokens = 0;  // 0, where the device can: any number
   int64_t k = 0;
   std::vector<NpuSegment> segments;
+  bool exchanged = false;
 
   auto operator<=>(const NpuLinear&) const = default;
 };
@@ -112,7 +114,7 @@ class NpuProvider {
 };
 
 /// Changes with this header: a provider built from another version of it is not used.
-inline constexpr int kNpuProviderVersion = 4;
+inline constexpr int kNpuProviderVersion = 5;
 
 /// What a provider's library exports as "hetero_npu_provider": the provider, which lives as long
 /// as the library, or nullptr if it was built for another version or cannot start.

@@ -99,7 +99,7 @@ class Generator {
     step.padded = piece.padded;
     step.out_begin = begin;
     step.out_end = end;
-    return step_ns(graph_, profile_, *members_.processors[p], set, step, options_.predict.position)
+    return fastest_step_ns(graph_, profile_, *members_.processors[p], set, step, options_.predict.position)
         .value_or(-1.0);
   }
 

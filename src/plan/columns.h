@@ -37,7 +37,7 @@ Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profil
                                        std::span<const ExpectedPass> passes, const SolveOptions& options);
 
 /// To be raised whenever choose_columns() would choose differently from the same: results are kept on disk.
-inline constexpr int kColumnsVersion = 1;
+inline constexpr int kColumnsVersion = 2;
 
 /// All that choose_columns() goes by: equal texts, equal results.
 std::string columns_key(const Graph& graph, const Profile& profile, std::span<const ExpectedPass> passes,

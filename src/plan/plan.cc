@@ -62,6 +62,10 @@ Status validate(const Graph& graph, const Plan& plan) {
           fmt::format("{}: padded to {} rows; only the last rows of a linear operator can be padded",
                       describe(graph, plan, i), s.padded));
     }
+    if (s.exchanged && !op.is<Linear>()) {
+      return invalid_argument(fmt::format("{}: exchanged; only linear operators have an order of operands",
+                                          describe(graph, plan, i)));
+    }
     if (s.op != expected_op) {
       return invalid_argument(
           fmt::format("{}: expected a part of {}", describe(graph, plan, i), graph.op(expected_op).name));
@@ -133,13 +137,17 @@ nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
   json["best_single_predicted_ns"] = plan.best_single_predicted.count();
   auto& steps = json["steps"] = nlohmann::ordered_json::array();
   for (const Step& s : plan.steps) {
-    steps.push_back({{"op", graph.op(s.op).name},
-                     {"processor", plan.processors[static_cast<size_t>(s.processor)]},
-                     {"rows", {s.token_begin, s.token_end}},
-                     {"columns", {s.out_begin, s.out_end}},
-                     {"padded", s.padded},
-                     {"after", s.after},
-                     {"predicted_ns", s.predicted.count()}});
+    nlohmann::ordered_json step = {{"op", graph.op(s.op).name},
+                                   {"processor", plan.processors[static_cast<size_t>(s.processor)]},
+                                   {"rows", {s.token_begin, s.token_end}},
+                                   {"columns", {s.out_begin, s.out_end}},
+                                   {"padded", s.padded}};
+    if (s.exchanged) {
+      step["exchanged"] = true;
+    }
+    step["after"] = s.after;
+    step["predicted_ns"] = s.predicted.count();
+    steps.push_back(std::move(step));
   }
   return json;
 }
@@ -210,6 +218,7 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
       std::tie(s.token_begin, s.token_end) = range(step.at("rows"));
       std::tie(s.out_begin, s.out_end) = range(step.at("columns"));
       s.padded = step.contains("padded") ? number(step["padded"]) : s.token_end - s.token_begin;
+      s.exchanged = step.contains("exchanged") && step["exchanged"].get<bool>();
       s.predicted = time_or_zero(step, "predicted_ns");
       plan.steps.push_back(std::move(s));
       ++index;

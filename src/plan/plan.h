@@ -25,6 +25,8 @@ struct Step {
   /// Rows that are computed, >= token_end - token_begin: a static-shape processor fills its graph
   /// with rows that nobody reads.
   int64_t padded = 0;
+  /// The order of the product's operands: OpSlice::exchanged. Of Linear operators only.
+  bool exchanged = false;
   /// Steps of other processors whose results this one reads; set by link(). Steps of the same
   /// processor run in the plan's order anyway.
   std::vector<int> after;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "plan/strategy.h"
@@ -84,6 +85,24 @@ TEST(Strategy, PipeUsesStandardLengthsFromTheLargestDownAndPadsTheRest) {
   EXPECT_EQ(padded, (std::vector<int64_t>{256, 32, 32}));
 }
 
+TEST(Strategy, ExchangesOperandsWhereTheNpuIsKnownToBeFasterWithTheSmallerOneHeld) {
+  const TinyGraph tiny(1);
+  Team team = kTeam;
+  for (const OperandOrders orders :
+       {OperandOrders::kOne, OperandOrders::kBoth, OperandOrders::kSmallerStays}) {
+    team.npu_orders = orders;
+    const auto plan = make_plan(tiny.graph, Strategy::kNpuPadding, team, false, 60);  // padded to 64
+    ASSERT_TRUE(plan.ok());
+    int exchanged = 0;
+    for (const Step& s : plan->steps) {
+      exchanged += s.exchanged ? 1 : 0;
+      EXPECT_EQ(s.exchanged, orders == OperandOrders::kSmallerStays && tiny.graph.op(s.op).is<Linear>() &&
+                                 tiny.graph.output_cols(s.op) > 64);
+    }
+    EXPECT_EQ(exchanged, orders == OperandOrders::kSmallerStays ? 1 : 0);  // gate and up: 128 columns
+  }
+}
+
 TEST(Strategy, SaysWhichProcessorIsMissing) {
   const TinyGraph tiny(1);
   const auto plan = make_plan(tiny.graph, Strategy::kLayer, {"cpu", "gpu0", "", {}}, false, 8);
@@ -112,6 +131,35 @@ TEST(Plan, JsonComesBackAsTheSamePlan) {
     ASSERT_TRUE(back.ok()) << back.status().message();
     EXPECT_EQ(to_json(tiny.graph, *back), json);
   }
+}
+
+TEST(Plan, TheOrderOfOperandsIsPartOfThePlan) {
+  const TinyGraph tiny(1);
+  auto plan = make_plan(tiny.graph, Strategy::kTensor, kTeam, false, 64);
+  ASSERT_TRUE(plan.ok());
+  const auto linear = std::find_if(plan->steps.begin(), plan->steps.end(),
+                                   [&](const Step& s) { return tiny.graph.op(s.op).is<Linear>(); });
+  const auto index = static_cast<size_t>(linear - plan->steps.begin());
+  const auto without = to_json(tiny.graph, *plan);
+  linear->exchanged = true;
+  auto json = to_json(tiny.graph, *plan);
+  EXPECT_EQ(json["steps"][index]["exchanged"], true);
+  const auto back = plan_from_json(tiny.graph, json);
+  ASSERT_TRUE(back.ok()) << back.status().message();
+  EXPECT_TRUE(back->steps[index].exchanged);
+  EXPECT_EQ(to_json(tiny.graph, *back), json);
+  // Plans from before there was a field, and of the default order, have none.
+  EXPECT_EQ(without.dump().find("exchanged"), std::string::npos);
+  EXPECT_FALSE(plan_from_json(tiny.graph, without)->steps[index].exchanged);
+  json["steps"][index]["exchanged"] = "yes";
+  EXPECT_NE(plan_from_json(tiny.graph, json).status().message().find("plan: step " + std::to_string(index)),
+            std::string::npos);
+  Plan norm = *plan;
+  for (Step& s : norm.steps) {
+    s.exchanged = tiny.graph.op(s.op).is<RmsNorm>();
+  }
+  EXPECT_NE(validate(tiny.graph, norm).message().find("only linear operators have an order"),
+            std::string::npos);
 }
 
 TEST(Plan, StepsComeAfterTheForeignStepsThatTheyRead) {

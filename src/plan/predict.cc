@@ -26,6 +26,29 @@ bool overlap(const Step& a, const Step& b) {
   return a.token_begin < b.token_end && b.token_begin < a.token_end;
 }
 
+/// Of a step. `exchanged`: in which order of operands; nullopt: the faster one.
+std::optional<double> ns_in_order(const Graph& graph, const Profile& profile,
+                                  const ProfiledProcessor& processor, std::span<const std::string> set,
+                                  const Step& step, int64_t position, std::optional<bool> exchanged) {
+  const Op& op = graph.op(step.op);
+  int64_t context = 0;
+  if (const auto* a = op.as<Attention>()) {
+    context = position + step.token_end;
+    if (a->window > 0) {
+      context = std::min(context, std::max(a->window, step.token_end - step.token_begin));
+    }
+  }
+  const WidthCurve curve =
+      WidthCurve::of(processor, work_of(graph, step.op, step.out_begin, step.out_end), step.padded, context);
+  const int64_t n = step.out_end - step.out_begin;
+  const auto timing = exchanged ? curve.at(n, *exchanged) : curve.at(n);
+  if (!timing) {
+    return is_unmeasured(graph, profile, step.op) ? std::optional(0.0) : std::nullopt;
+  }
+  return contended_ns(profile, processor.id, set, timing->ns,
+                      weight_bytes(graph, step.op, step.out_begin, step.out_end));
+}
+
 /// Two processors that together do less than this times what one does alone share a lane.
 constexpr double kOneAtATime = 1.25;
 
@@ -82,21 +105,33 @@ bool is_unmeasured(const Graph& graph, const Profile& profile, int op) {
 
 std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
                               std::span<const std::string> set, const Step& step, int64_t position) {
-  const Op& op = graph.op(step.op);
-  int64_t context = 0;
-  if (const auto* a = op.as<Attention>()) {
-    context = position + step.token_end;
-    if (a->window > 0) {
-      context = std::min(context, std::max(a->window, step.token_end - step.token_begin));
+  return ns_in_order(graph, profile, processor, set, step, position, step.exchanged);
+}
+
+std::optional<double> fastest_step_ns(const Graph& graph, const Profile& profile,
+                                      const ProfiledProcessor& processor, std::span<const std::string> set,
+                                      const Step& step, int64_t position) {
+  return ns_in_order(graph, profile, processor, set, step, position, std::nullopt);
+}
+
+void choose_orders(const Graph& graph, const Profile& profile, Plan& plan) {
+  std::vector<const ProfiledProcessor*> measured;  // in both orders; nullptr: in one
+  for (const std::string& id : plan.processors) {
+    const ProfiledProcessor* p = profile.find(id);
+    const bool both = p != nullptr && std::any_of(p->series.begin(), p->series.end(), [](const Series& s) {
+                        return !s.points.empty() && s.points.back().exchanged;  // sorted
+                      });
+    measured.push_back(both ? p : nullptr);
+  }
+  for (Step& step : plan.steps) {
+    const ProfiledProcessor* const p = measured[static_cast<size_t>(step.processor)];
+    if (p == nullptr || !graph.op(step.op).is<Linear>()) {
+      step.exchanged = false;
+      continue;
     }
+    const auto timing = time_of(*p, work_of(graph, step.op, step.out_begin, step.out_end), step.padded, 0);
+    step.exchanged = timing && timing->exchanged;
   }
-  const auto timing =
-      time_of(processor, work_of(graph, step.op, step.out_begin, step.out_end), step.padded, context);
-  if (!timing) {
-    return is_unmeasured(graph, profile, step.op) ? std::optional(0.0) : std::nullopt;
-  }
-  return contended_ns(profile, processor.id, set, timing->ns,
-                      weight_bytes(graph, step.op, step.out_begin, step.out_end));
 }
 
 Result<Prediction> predict(const Graph& graph, const Profile& profile, const Plan& plan,

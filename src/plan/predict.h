@@ -42,10 +42,19 @@ Result<Prediction> predict(const Graph& graph, const Profile& profile, const Pla
 /// nothing, and stays on one processor: profiles of a few operators can be planned by.
 bool is_unmeasured(const Graph& graph, const Profile& profile, int op);
 
-/// Time of one step as if alone in its operator but for `set`, the processors that share it.
-/// nullopt where the profile has nothing like it.
+/// Time of one step, in its order of operands, as if alone in its operator but for `set`, the processors that
+/// share it. nullopt where the profile has nothing like it.
 std::optional<double> step_ns(const Graph& graph, const Profile& profile, const ProfiledProcessor& processor,
                               std::span<const std::string> set, const Step& step, int64_t position);
+
+/// The same in the faster order of operands, whichever the step has.
+std::optional<double> fastest_step_ns(const Graph& graph, const Profile& profile,
+                                      const ProfiledProcessor& processor, std::span<const std::string> set,
+                                      const Step& step, int64_t position);
+
+/// Gives every step the order of operands that is faster by the profile; the default one where it knows of no
+/// other.
+void choose_orders(const Graph& graph, const Profile& profile, Plan& plan);
 
 /// What it costs a step on `to` to get what a step on `from` wrote: the hand-off, and copies of `bytes`
 /// where one of the two has memory of its own. Negative: it cannot, since the value is the KV cache

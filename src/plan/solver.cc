@@ -220,6 +220,7 @@ class Solver {
   Result<Whole> finish(std::string strategy, Plan plan) const {
     Whole whole;
     whole.strategy = std::move(strategy);
+    choose_orders(graph_, profile_, plan);
     HETERO_TRY(whole.prediction, predict(graph_, profile_, plan, options_.predict));
     for (size_t i = 0; i < plan.steps.size(); ++i) {
       plan.steps[i].predicted = whole.prediction.steps[i].end - whole.prediction.steps[i].begin;
@@ -372,8 +373,16 @@ class Solver {
           p = static_cast<int>(plan.processors.size());
           plan.processors.push_back(members.processors[static_cast<size_t>(part.processor)]->id);
         }
-        plan.steps.push_back(
-            {op, p, part.token_begin, part.token_end, part.out_begin, part.out_end, part.padded, {}, {}});
+        plan.steps.push_back({op,
+                              p,
+                              part.token_begin,
+                              part.token_end,
+                              part.out_begin,
+                              part.out_end,
+                              part.padded,
+                              false,
+                              {},
+                              {}});
       }
     }
     return plan;
@@ -513,6 +522,11 @@ class Solver {
                               .value_or(0.0);
       chosen.parts.push_back(
           {p, step.token_begin, step.token_end, step.out_begin, step.out_end, step.padded, time});
+      const std::string& id = everyone_.processors[static_cast<size_t>(p)]->id;
+      if (step.exchanged &&
+          std::find(choice.exchanged.begin(), choice.exchanged.end(), id) == choice.exchanged.end()) {
+        choice.exchanged.push_back(id);
+      }
       elements[p] += static_cast<double>(step.token_end - step.token_begin) *
                      static_cast<double>(step.out_end - step.out_begin) /
                      (static_cast<double>(tokens_) * static_cast<double>(graph_.output_cols(op)));

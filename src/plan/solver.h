@@ -70,6 +70,7 @@ struct OperatorChoice {
   /// the weight over padded rows).
   std::string strategy;
   std::vector<std::pair<std::string, double>> share;  // processor, part of its elements
+  std::vector<std::string> exchanged;                 // processors that exchange the operands of some of it
   Nanos predicted{};                                  // of the operator, hand-offs included
   std::vector<Alternative> rejected;                  // the best of each other strategy, fastest first
 };

@@ -536,6 +536,52 @@ TEST(Solve, KeepsCopiesOfWeightsWithinTheLimit) {
   EXPECT_GT(none->predicted, free->predicted);
 }
 
+TEST(Solve, PicksTheFasterOrderOfOperandsForEachLength) {
+  std::mt19937 random(2);
+  const Graph graph = random_graph(random);
+  Profile profile = random_profile(random, false);
+  for (Series& s : profile.processors[0].series) {  // a slow GPU: all products go to the NPU
+    for (Point& p : s.points) {
+      p.median *= s.work.kind == "linear" ? 20 : 1;
+    }
+  }
+  for (Series& s : profile.processors[1].series) {  // exchanged, more rows are faster and fewer slower
+    for (const Point& p : std::vector<Point>(s.points)) {
+      const Nanos time = p.tokens == 64 ? p.median / 2 : p.median * 2;
+      s.points.push_back({p.tokens, 0, true, time, {}, 1});
+    }
+  }
+  bool told = false;
+  for (const std::optional<Strategy> strategy :
+       {std::optional<Strategy>(), std::optional(Strategy::kNpuPadding)}) {
+    for (const int64_t tokens : {20, 32, 50, 64}) {
+      SolveOptions options;
+      options.strategy = strategy;
+      const auto solved = solve(graph, profile, false, tokens, options);
+      ASSERT_TRUE(solved.ok()) << solved.status().message();
+      Plan other = solved->plan;
+      int on_npu = 0;
+      for (Step& s : other.steps) {
+        const bool npu = other.processors[static_cast<size_t>(s.processor)] == "npu0";
+        EXPECT_EQ(s.exchanged, npu && s.padded == 64) << tokens;
+        s.exchanged = npu && !s.exchanged;
+        on_npu += npu ? 1 : 0;
+      }
+      EXPECT_GT(on_npu, 0);
+      EXPECT_EQ(predict(graph, profile, solved->plan)->total, solved->predicted);
+      EXPECT_GT(predict(graph, profile, other)->total, solved->predicted) << tokens;
+      for (const OperatorChoice& c : solved->operators) {
+        const bool expected =
+            std::any_of(solved->plan.steps.begin(), solved->plan.steps.end(),
+                        [&](const Step& s) { return graph.op(s.op).name == c.op && s.exchanged; });
+        EXPECT_EQ(c.exchanged, expected ? std::vector<std::string>{"npu0"} : std::vector<std::string>());
+        told = told || expected;
+      }
+    }
+  }
+  EXPECT_TRUE(told);
+}
+
 TEST(Solve, AProfileCutOffAfterOneRowPlansManyRowsWithoutTheNpu) {
   std::mt19937 random(5);
   const Graph graph = random_graph(random);

@@ -80,7 +80,10 @@ class Planner {
   void add(int op, const std::string& id, int64_t token_begin, int64_t token_end, int64_t out_begin,
            int64_t out_end, int64_t padded) {
     if (token_begin < token_end && out_begin < out_end) {
-      plan_.steps.push_back({op, processor(id), token_begin, token_end, out_begin, out_end, padded, {}, {}});
+      const bool exchanged = id == team_.npu && graph_.op(op).is<Linear>() &&
+                             usually_exchanged(team_.npu_orders, padded, out_end - out_begin);
+      plan_.steps.push_back(
+          {op, processor(id), token_begin, token_end, out_begin, out_end, padded, exchanged, {}, {}});
     }
   }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plan/plan.h"
+#include "processor/processor.h"
 
 namespace hetero {
 
@@ -36,6 +37,7 @@ struct Team {
   /// Whether processor `id` can run operator `op`. What a GPU cannot is the CPU's, what an NPU
   /// cannot is done as without an NPU. Empty: everyone can run everything, NPUs linear operators.
   std::function<bool(const std::string& id, int op)> can_run;
+  OperandOrders npu_orders = OperandOrders::kOne;  // see usually_exchanged()
 };
 
 struct StrategyOptions {

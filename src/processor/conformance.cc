@@ -110,6 +110,7 @@ struct LinearSpec {
   bool bias = false;
   int64_t begin = 0;
   int64_t end = -1;
+  bool exchanged = false;  // for processors of one order, too, which must not mind
 };
 
 Case linear_case(const std::string& what, const LinearSpec& spec, int64_t tokens) {
@@ -130,7 +131,9 @@ Case linear_case(const std::string& what, const LinearSpec& spec, int64_t tokens
   }
   const ValueId x = b.value(spec.k);
   const ValueId y = b.value(n);
-  return b.finish(Linear{}, {x}, {y}, weights, biases, spec.begin, spec.end);
+  Case c = b.finish(Linear{}, {x}, {y}, weights, biases, spec.begin, spec.end);
+  c.slice.exchanged = spec.exchanged;
+  return c;
 }
 
 /// Every type of weights that files have.
@@ -165,6 +168,8 @@ void linear_cases(bool quick, std::vector<Case>& cases) {
     for (const int64_t m : {1, 33}) {
       cases.push_back(linear_case("stacked, columns 40..70",
                                   {{dtype, dtype, dtype}, {48, 17, 16}, k(2), true, 40, 70}, m));
+      cases.push_back(linear_case("stacked, columns 30..70, exchanged",
+                                  {{dtype, dtype, dtype}, {48, 17, 16}, k(2), true, 30, 70, true}, m));
     }
     // Whole numbers of 256, which some kernels want of types with blocks of 32.
     if (traits(dtype).block_elements == 32) {
@@ -190,7 +195,11 @@ void linear_cases(bool quick, std::vector<Case>& cases) {
   cases.push_back(linear_case("mixed", {{DType::kQ4_0, DType::kQ8_0, DType::kF32}, {40, 24, 8}, 64}, 9));
   cases.push_back(linear_case("mixed", {{DType::kQ4_0, DType::kQ4_1, DType::kBF16}, {40, 24, 8}, 64}, 40));
   cases.push_back(linear_case("mixed", {{DType::kQ4_K, DType::kQ6_K, DType::kQ5_0}, {40, 24, 8}, 256}, 1));
-  cases.push_back(linear_case("mixed", {{DType::kQ5_K, DType::kQ8_0, DType::kIQ4_XS}, {40, 24, 8}, 256}, 17));
+  const LinearSpec mixed{{DType::kQ5_K, DType::kQ8_0, DType::kIQ4_XS}, {40, 24, 8}, 256};
+  cases.push_back(linear_case("mixed", mixed, 17));
+  LinearSpec exchanged = mixed;
+  exchanged.exchanged = true;
+  cases.push_back(linear_case("mixed, exchanged", exchanged, 17));
 }
 
 void attention_cases(bool quick, std::vector<Case>& cases) {

@@ -173,6 +173,7 @@ Result<std::unique_ptr<Executable>> FakeProcessor::compile(const Graph& graph, c
   }
   std::this_thread::sleep_for(script_.compile_delay);
   ++compiled_;
+  exchanged_ += slice.exchanged ? 1 : 0;
   auto executable = std::make_unique<FakeExecutable>();
   executable->graph = &graph;
   executable->slice = slice;

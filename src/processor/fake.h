@@ -21,8 +21,8 @@ struct FakeScript {
   Nanos delay{};                     // before each submission's work
   uint64_t fail_at = 0;              // this submission fails with kDeviceLost; 0: none
   bool fail_compile = false;
-  Nanos compile_delay{};             // of each compilation; with one, nothing counts as cached
-  float error = 0.0f;  // relative error of every result
+  Nanos compile_delay{};  // of each compilation; with one, nothing counts as cached
+  float error = 0.0f;     // relative error of every result
 };
 
 class FakeProcessor : public Processor {
@@ -49,6 +49,7 @@ class FakeProcessor : public Processor {
 
   // What happened, for tests.
   int compiled() const { return compiled_; }
+  int exchanged() const { return exchanged_; }  // of them, with OpSlice::exchanged
   int submitted() const { return submitted_; }
   int transfers() const { return transfers_; }
   int finishes() const { return finishes_; }
@@ -65,6 +66,7 @@ class FakeProcessor : public Processor {
   std::atomic<Nanos> delay_;
   HostTimeline timeline_;
   std::atomic<int> compiled_ = 0;
+  std::atomic<int> exchanged_ = 0;
   int submitted_ = 0;
   int transfers_ = 0;
   int finishes_ = 0;

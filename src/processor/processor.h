@@ -41,6 +41,13 @@ struct ProcessorInfo {
   std::vector<std::string> features;  // "fp16", "subgroups", "avx2", ...
 };
 
+/// In which order of operands (OpSlice::exchanged) a processor computes products.
+enum class OperandOrders {
+  kOne,           // its own: OpSlice::exchanged changes nothing
+  kBoth,          // as it is told; which is faster, a profile says
+  kSmallerStays,  // as it is told, and by its build it is faster where the smaller operand stays in the array
+};
+
 struct Traits {
   /// Executables work for exactly the number of tokens that they were compiled for.
   bool static_shapes = false;
@@ -56,6 +63,7 @@ struct Traits {
   /// Runs submissions together with up to so many later ones where that saves time and their memory
   /// allows it: the later ones' outputs must not lie where the earlier ones' inputs do.
   int joined = 0;
+  OperandOrders orders = OperandOrders::kOne;
 };
 
 /// A processor's view of host memory.
@@ -76,7 +84,18 @@ struct OpSlice {
   int op = 0;
   int64_t begin = 0;
   int64_t end = 0;
+  /// Of a Linear: y^T = W x^T, and back, in place of y = x W^T. The result is the same; NPUs that hold
+  /// one operand still are several times faster in one of the two orders (paper, NPU-2). Only where
+  /// traits().orders says so; processors of one order compute as always.
+  bool exchanged = false;
+
+  auto operator<=>(const OpSlice&) const = default;
 };
+
+/// The order for `rows` rows and `columns` columns where no profile tells: OpSlice::exchanged.
+inline bool usually_exchanged(OperandOrders orders, int64_t rows, int64_t columns) {
+  return orders == OperandOrders::kSmallerStays && rows < columns;
+}
 
 /// Row 0, column 0 (of the slice) of a value inside a buffer. In elements of the value's dtype.
 struct Binding {

@@ -49,15 +49,15 @@ int64_t BenchPass::compiled_for(int op, int64_t tokens) const {
   return processor_.traits().static_shapes ? tokens : rows_for(graph_.in_head(op));
 }
 
-Status BenchPass::prepare(std::span<const Slice> slices, int64_t tokens) {
-  for (const Slice& s : slices) {
+Status BenchPass::prepare(std::span<const OpSlice> slices, int64_t tokens) {
+  for (const OpSlice& s : slices) {
     const int64_t compiled_for = this->compiled_for(s.op, tokens);
-    auto& executable = executables_[{s.op, s.begin, s.end, compiled_for}];
+    auto& executable = executables_[{s, compiled_for}];
     if (executable != nullptr) {
       continue;
     }
     const Nanos begin = processor_.clock().now();
-    auto compiled = processor_.compile(graph_, {s.op, s.begin, s.end}, compiled_for);
+    auto compiled = processor_.compile(graph_, s, compiled_for);
     if (!compiled.ok()) {
       return compiled.status().with_prefix(processor_.info().id + ": " + graph_.op(s.op).name);
     }
@@ -69,14 +69,14 @@ Status BenchPass::prepare(std::span<const Slice> slices, int64_t tokens) {
   return {};
 }
 
-Status BenchPass::submit(std::span<const Slice> slices, int64_t tokens, int64_t position) {
+Status BenchPass::submit(std::span<const OpSlice> slices, int64_t tokens, int64_t position) {
   std::vector<Binding> inputs;
   std::vector<Binding> outputs;
   const auto bind = [&](ValueId id, int64_t column) {
     return Binding{places_[static_cast<size_t>(place_of_[static_cast<size_t>(id)])].buffer.get(), column,
                    graph_.value(id).cols};
   };
-  for (const Slice& s : slices) {
+  for (const OpSlice& s : slices) {
     const Op& op = graph_.op(s.op);
     inputs.clear();
     outputs.clear();
@@ -86,7 +86,7 @@ Status BenchPass::submit(std::span<const Slice> slices, int64_t tokens, int64_t 
     for (const ValueId id : op.outputs) {
       outputs.push_back(bind(id, op.is<Linear>() ? s.begin : 0));
     }
-    const Executable& executable = *executables_.at({s.op, s.begin, s.end, compiled_for(s.op, tokens)});
+    const Executable& executable = *executables_.at({s, compiled_for(s.op, tokens)});
     const Nanos before = processor_.clock().now();
     HETERO_TRY(const Fence fence, processor_.submit(executable, {tokens, position, inputs, outputs}));
     const Nanos after = processor_.clock().now();

@@ -6,7 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/memory.h"
@@ -33,13 +33,8 @@ class BenchPass {
 
   static constexpr int64_t kHeadRows = 32;
 
-  struct Slice {
-    int op = 0;
-    int64_t begin = 0;
-    int64_t end = 0;
-  };
   /// Compiles what is not compiled yet; the time of each compilation is added to `compile_times`.
-  Status prepare(std::span<const Slice> slices, int64_t tokens);
+  Status prepare(std::span<const OpSlice> slices, int64_t tokens);
   void forget_executables() {
     executables_.clear();
     compiled_weights_ = 0;
@@ -49,7 +44,7 @@ class BenchPass {
   std::vector<CompileTime>& compile_times() { return compile_times_; }
 
   /// Submits without waiting; prepare() it first.
-  Status submit(std::span<const Slice> slices, int64_t tokens, int64_t position);
+  Status submit(std::span<const OpSlice> slices, int64_t tokens, int64_t position);
   /// Waits for all of it and returns its times, in order.
   Result<std::vector<OpTime>> collect();
   Fence last() const { return pending_.empty() ? Fence{} : pending_.back().fence; }
@@ -86,8 +81,8 @@ class BenchPass {
   const int64_t rows_;
   const int64_t context_;
   std::vector<Place> places_;
-  std::vector<int> place_of_;  // by value
-  std::map<std::tuple<int, int64_t, int64_t, int64_t>, std::unique_ptr<Executable>> executables_;
+  std::vector<int> place_of_;                                                       // by value
+  std::map<std::pair<OpSlice, int64_t>, std::unique_ptr<Executable>> executables_;  // and rows
   Bytes compiled_weights_ = 0;
   std::vector<CompileTime> compile_times_;
   std::vector<Pending> pending_;

@@ -73,15 +73,19 @@ class ProductMeter {
     return stopped_;
   }
 
-  /// Nothing where the processor refuses it, or the time is over.
-  Result<std::optional<ProductTime>> measure(size_t index, DType dtype, const Product& product) {
+  /// Nothing where the processor refuses it, or the time is over. `exchanged`: OpSlice::exchanged; nullopt:
+  /// as usual.
+  Result<std::optional<ProductTime>> measure(size_t index, DType dtype, const Product& product,
+                                             std::optional<bool> exchanged = std::nullopt) {
     if (stopped()) {
       return std::optional<ProductTime>();
     }
     Processor& processor = *processors_[index];
     HETERO_TRY(const auto scene, ProductGraph::create(dtype, product));
-    const BenchPass::Slice slice{0, 0, product.n};
-    if (const Status can = processor.supports(scene->graph, {0, 0, product.n}); !can.ok()) {
+    const OpSlice slice{
+        0, 0, product.n,
+        exchanged.value_or(usually_exchanged(processor.traits().orders, product.m, product.n))};
+    if (const Status can = processor.supports(scene->graph, slice); !can.ok()) {
       speeds_[index].refused.push_back(can.message());
       return std::optional<ProductTime>();
     }
@@ -97,7 +101,7 @@ class ProductMeter {
     // Rows of some submissions, as plans have them; the first one warms up.
     for (int round = 0; round < 2 || (round < 12 && clock_.now() - begin < std::chrono::milliseconds(60));
          ++round) {
-      const std::vector<BenchPass::Slice> row(3, slice);
+      const std::vector<OpSlice> row(3, slice);
       HETERO_RETURN_IF_ERROR(pass->submit(row, product.m, 0));
       HETERO_TRY(const std::vector<OpTime> times, pass->collect());
       for (const OpTime& t : times) {
@@ -164,9 +168,13 @@ class ProductMeter {
     for (size_t step = 0; step < rows.size(); ++step) {
       for (size_t i = 0; i < processors_.size(); ++i) {
         tell("products by order of operands", step, rows.size());
-        HETERO_TRY(const auto given, measure(i, DType::kF16, {rows[step], k, n}));
-        HETERO_TRY(const auto exchanged, measure(i, DType::kF16, {n, k, rows[step]}));
+        const bool told = processors_[i]->traits().orders != OperandOrders::kOne;
+        const Product product{rows[step], k, n};
+        const Product turned{n, k, rows[step]};
+        HETERO_TRY(const auto given, measure(i, DType::kF16, product, false));
+        HETERO_TRY(auto exchanged, measure(i, DType::kF16, told ? product : turned, told));
         if (given && exchanged) {
+          exchanged->product = turned;
           speeds_[i].by_order.emplace_back(*given, *exchanged);
         }
       }

@@ -52,7 +52,8 @@ struct ProductSpeeds {
   std::vector<ProductTime> by_rows;   // k and n fixed, m ascending
   std::vector<ProductTime> by_shape;  // m and k * n fixed, k descending
   /// The same product in both orders, [m,k] x [k,n] and ([n,k] x [k,m])^T. Processors that hold one
-  /// operand still differ in them (paper, NPU-2).
+  /// operand still differ in them (paper, NPU-2). Those that cannot be told the order (Traits::orders) get
+  /// the n rows as activations.
   std::vector<std::pair<ProductTime, ProductTime>> by_order;
   std::vector<std::string> refused;  // what it cannot run
 };

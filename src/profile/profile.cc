@@ -97,21 +97,12 @@ std::optional<Found> at_tokens(std::span<const Point> points, bool attention, bo
   return Found{next == groups.end() ? std::max(t, value(b)) : t, tokens};
 }
 
-std::optional<Timing> at_series(const Series& series, bool static_shapes, int64_t tokens, int64_t context) {
-  const bool attention = series.work.kind == "attention";
+std::span<const Point> points_in(const Series& series, bool exchanged) {
   const auto split =
       std::find_if(series.points.begin(), series.points.end(), [](const Point& p) { return p.exchanged; });
-  const auto plain_count = static_cast<size_t>(split - series.points.begin());
+  const auto plain = static_cast<size_t>(split - series.points.begin());
   const std::span<const Point> all(series.points);
-  std::optional<Timing> best;
-  for (const bool exchanged : {false, true}) {
-    const auto found = at_tokens(exchanged ? all.subspan(plain_count) : all.first(plain_count), attention,
-                                 static_shapes, tokens, context);
-    if (found && (!best || found->ns < best->ns)) {
-      best = Timing{found->ns, found->padded, exchanged};
-    }
-  }
-  return best;
+  return exchanged ? all.subspan(plain) : all.first(plain);
 }
 
 }  // namespace
@@ -223,42 +214,57 @@ WidthCurve WidthCurve::of(const ProfiledProcessor& processor, const Work& work, 
   WidthCurve curve;
   curve.cuttable_ = work.kind == "linear";
   // Widths that were measured with fewer rows only tell something where no other does.
-  std::vector<Width> beyond;
+  std::array<std::vector<Width>, 2> beyond;
   for (const Series& s : processor.series) {
     const bool fits = s.work.kind == work.kind && s.work.dtype == work.dtype && s.work.k == work.k &&
                       (curve.cuttable_ || s.work.n == work.n);
-    if (!fits) {
-      continue;
-    }
-    if (const auto timing = at_series(s, processor.static_shapes, tokens, context)) {
-      const bool inside =
-          std::any_of(s.points.begin(), s.points.end(), [&](const Point& p) { return p.tokens >= tokens; });
-      (inside ? curve.widths_ : beyond).push_back({s.work.n, *timing});
+    for (const bool exchanged : {false, true}) {
+      const auto points = fits ? points_in(s, exchanged) : std::span<const Point>();
+      if (const auto found =
+              at_tokens(points, work.kind == "attention", processor.static_shapes, tokens, context)) {
+        const bool inside =
+            std::any_of(points.begin(), points.end(), [&](const Point& p) { return p.tokens >= tokens; });
+        (inside ? curve.orders_ : beyond)[exchanged ? 1 : 0].push_back(
+            {s.work.n, {found->ns, found->padded, exchanged}});
+      }
     }
   }
-  if (curve.widths_.empty()) {
-    curve.widths_ = std::move(beyond);
+  if (curve.empty()) {
+    curve.orders_ = std::move(beyond);
   }
-  std::sort(curve.widths_.begin(), curve.widths_.end(),
-            [](const Width& a, const Width& b) { return a.n < b.n; });
+  for (std::vector<Width>& widths : curve.orders_) {
+    std::sort(widths.begin(), widths.end(), [](const Width& a, const Width& b) { return a.n < b.n; });
+  }
   return curve;
 }
 
 std::optional<Timing> WidthCurve::at(int64_t n) const {
-  const auto next = std::lower_bound(widths_.begin(), widths_.end(), n,
+  const auto plain = in_order(n, false);
+  const auto exchanged = in_order(n, true);
+  return exchanged && (!plain || exchanged->ns <= plain->ns) ? exchanged : plain;
+}
+
+std::optional<Timing> WidthCurve::at(int64_t n, bool exchanged) const {
+  const auto timing = in_order(n, exchanged);
+  return timing ? timing : in_order(n, !exchanged);
+}
+
+std::optional<Timing> WidthCurve::in_order(int64_t n, bool exchanged) const {
+  const std::vector<Width>& widths = orders_[exchanged ? 1 : 0];
+  const auto next = std::lower_bound(widths.begin(), widths.end(), n,
                                      [](const Width& w, int64_t value) { return w.n < value; });
-  if (next != widths_.end() && next->n == n) {
+  if (next != widths.end() && next->n == n) {
     return next->timing;
   }
-  if (widths_.empty() || !cuttable_) {
+  if (widths.empty() || !cuttable_) {
     return std::nullopt;
   }
-  Timing timing = widths_.back().timing;
-  if (widths_.size() == 1) {
-    timing.ns *= static_cast<double>(n) / static_cast<double>(widths_[0].n);
+  Timing timing = widths.back().timing;
+  if (widths.size() == 1) {
+    timing.ns *= static_cast<double>(n) / static_cast<double>(widths[0].n);
     return timing;
   }
-  const auto hi = next == widths_.begin() ? next + 1 : next == widths_.end() ? next - 1 : next;
+  const auto hi = next == widths.begin() ? next + 1 : next == widths.end() ? next - 1 : next;
   const Width& a = *(hi - 1);
   const Width& b = *hi;
   timing = b.timing;

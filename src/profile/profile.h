@@ -5,6 +5,7 @@
 // Values only; profiler.h measures them. JSON names carry their units: _ns, gbps, watts.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -150,10 +151,11 @@ struct Profile {
 struct Timing {
   double ns = 0.0;
   int64_t padded = 0;      // rows that are computed
-  bool exchanged = false;  // the faster order of operands
+  bool exchanged = false;  // the order of operands that it is the time of
 };
 
-/// Times of all widths n of one kind of work on one processor, for one number of tokens.
+/// Times of all widths n of one kind of work on one processor, for one number of tokens, in each order of
+/// operands that was measured.
 class WidthCurve {
  public:
   /// Of `work`, whatever its n. Measured points as they are; else, in this order:
@@ -165,16 +167,21 @@ class WidthCurve {
   ///   narrower ones would gain more than that. Widths measured with fewer rows only count last.
   static WidthCurve of(const ProfiledProcessor& processor, const Work& work, int64_t tokens, int64_t context);
 
-  /// Nothing where nothing like it was measured, or tokens exceed the longest static shape.
+  /// In the faster order; where both are equal the exchanged one, in which arrays usually hold less. Nothing
+  /// where nothing like it was measured, or tokens exceed the longest static shape.
   std::optional<Timing> at(int64_t n) const;
-  bool empty() const { return widths_.empty(); }
+  /// In one order; where that was not measured, in the other.
+  std::optional<Timing> at(int64_t n, bool exchanged) const;
+  bool empty() const { return orders_[0].empty() && orders_[1].empty(); }
 
  private:
   struct Width {
     int64_t n;
     Timing timing;
   };
-  std::vector<Width> widths_;  // ascending
+  std::optional<Timing> in_order(int64_t n, bool exchanged) const;
+
+  std::array<std::vector<Width>, 2> orders_;  // default and exchanged; each ascending
   bool cuttable_ = false;
 };
 

@@ -73,6 +73,21 @@ TEST(Profile, TheFasterOrderOfOperandsIsTaken) {
   EXPECT_FALSE(time_of(npu(), linear(4096), 32, 0)->exchanged);
 }
 
+TEST(Profile, EachOrderOfOperandsIsInterpolatedByItself) {
+  ProfiledProcessor p = npu();
+  p.series[0].points.push_back(point(32, 300, 0, true));
+  p.series.push_back({linear(1024), {point(32, 100), point(32, 200, 0, true)}});
+  const WidthCurve curve = WidthCurve::of(p, linear(4096), 32, 0);
+  EXPECT_DOUBLE_EQ(micros(curve.at(4096)), 300);
+  EXPECT_DOUBLE_EQ(micros(curve.at(1024)), 100);
+  EXPECT_DOUBLE_EQ(micros(curve.at(2560, false)), 350);  // of 100 and 600
+  EXPECT_DOUBLE_EQ(micros(curve.at(2560, true)), 250);   // of 200 and 300
+  EXPECT_TRUE(curve.at(2560)->exchanged);
+  EXPECT_FALSE(curve.at(1024)->exchanged);
+  // Where one order was not measured, there is the other one's time.
+  EXPECT_DOUBLE_EQ(micros(WidthCurve::of(npu(), linear(4096), 32, 0).at(4096, true)), 600);
+}
+
 TEST(Profile, SlicesAreInterpolatedBetweenMeasuredWidths) {
   EXPECT_DOUBLE_EQ(micros(time_of(gpu(), linear(2048), 1, 0)), 300);
   EXPECT_DOUBLE_EQ(micros(time_of(gpu(), linear(2048), 32, 0)), 600);

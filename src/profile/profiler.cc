@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <tuple>
 
 #include "profile/bench_pass.h"
 
 namespace hetero {
 namespace {
-
-using Slice = BenchPass::Slice;
 
 constexpr Bytes kEnoughWeights = Bytes{256} << 20;  // more than any cache holds
 constexpr int64_t kLongPass = 128;                  // tokens from which a few layers stand for all
@@ -54,13 +53,14 @@ class FastWait {
 
 /// One thing to measure.
 struct Task {
-  enum Kind { kBody, kHead, kAttention, kHandoff, kTogether } kind = kBody;
+  enum Kind { kBody, kHead, kAttention, kHandoff, kTogether, kOrder } kind = kBody;
   size_t processor = 0;
   size_t other = 0;  // kHandoff
   int64_t tokens = 1;
   int64_t position = 0;
   int64_t parts = 1;  // kBody: linear operators only, the first 1/parts of their columns
   unsigned set = 0;   // kTogether: processors, as bits
+  int op = 0;         // kOrder: this operator and those of equal work, in the less usual order of operands
 };
 
 class Profiler {
@@ -221,9 +221,45 @@ class Profiler {
         }
       }
     }
-    each_processor(
-        {Task::kHead, 0, 0, std::min<int64_t>(BenchPass::kHeadRows, options_.lengths.back()), 0, 1, 0});
+    each_processor({Task::kHead, 0, 0, head_rows(), 0, 1, 0});
+    for (size_t p = 0; p < count; ++p) {
+      if (has_two_orders(p)) {
+        add_order_tasks(p, lengths, tasks);
+      }
+    }
     return tasks;
+  }
+
+  int64_t head_rows() const { return std::min<int64_t>(BenchPass::kHeadRows, options_.lengths.back()); }
+
+  /// Whether both orders of operands are worth measuring.
+  bool has_two_orders(size_t p) const {
+    return processors_[p]->traits().orders != OperandOrders::kOne && !processors_[p]->info().stand_in;
+  }
+
+  /// The other order of all that was measured of linear operators, those with the largest weights first.
+  void add_order_tasks(size_t p, std::span<const int64_t> lengths, std::vector<Task>& tasks) const {
+    std::vector<int> ops;  // the first of each kind of work
+    std::set<Work> seen;
+    for (int op = 0; op < static_cast<int>(graph_.ops.size()); ++op) {
+      if (graph_.op(op).is<Linear>() && seen.insert(work_of(graph_, op)).second) {
+        ops.push_back(op);
+      }
+    }
+    std::stable_sort(ops.begin(), ops.end(), [&](int a, int b) {
+      return weight_bytes(graph_, a, 0, graph_.output_cols(a)) >
+             weight_bytes(graph_, b, 0, graph_.output_cols(b));
+    });
+    const int64_t of_head[] = {1, head_rows()};
+    for (const int op : ops) {
+      for (const int64_t tokens : graph_.in_head(op) ? std::span<const int64_t>(of_head) : lengths) {
+        for (const int64_t parts : {1, 2, 4}) {
+          if (parts == 1 || (processors_.size() > 1 && (!graph_.in_head(op) || tokens == 1))) {
+            tasks.push_back({Task::kOrder, p, 0, tokens, 0, parts, 0, op});
+          }
+        }
+      }
+    }
   }
 
   std::string describe(const Task& task) const {
@@ -236,6 +272,9 @@ class Profiler {
         return fmt::format("{}, the output head, {}", id(task.processor), rows);
       case Task::kAttention:
         return fmt::format("{}, attention, {} at {}", id(task.processor), rows, task.position);
+      case Task::kOrder:
+        return fmt::format("{}, {}, {} in the other order of operands", id(task.processor), rows,
+                           to_string(work_of(graph_, task.op, 0, columns_of(task.op, task.parts))));
       case Task::kHandoff:
         return fmt::format("{} handing over to {}", id(task.processor), id(task.other));
       case Task::kTogether: {
@@ -279,25 +318,40 @@ class Profiler {
     return std::min(layers, layer + 1);
   }
 
+  /// The first 1/parts of an operator's columns, on the grid.
+  int64_t columns_of(int op, int64_t parts) const {
+    const int64_t cols = graph_.output_cols(op);
+    return parts == 1 ? cols : cols / parts / options_.grid * options_.grid;
+  }
+
+  /// Columns of an operator in the order of operands that is usual for so many rows.
+  OpSlice slice(size_t p, int op, int64_t begin, int64_t end, int64_t tokens) const {
+    return {op, begin, end,
+            graph_.op(op).is<Linear>() &&
+                usually_exchanged(processors_[p]->traits().orders, tokens, end - begin)};
+  }
+
   /// What a task runs on its processor.
-  std::vector<Slice> slices_of(const Task& task) const {
-    std::vector<Slice> out;
-    const bool head = task.kind == Task::kHead;
+  std::vector<OpSlice> slices_of(const Task& task) const {
+    std::vector<OpSlice> out;
+    const bool order = task.kind == Task::kOrder;
+    const bool head = task.kind == Task::kHead || (order && graph_.in_head(task.op));
     const int begin = head ? graph_.head_begin : 0;
     const int end = head ? static_cast<int>(graph_.ops.size()) : graph_.head_begin;
     const int layers = layers_for(task.tokens);
     for (int op = begin; op < end; ++op) {
       const Op& o = graph_.op(op);
-      const int64_t cols = graph_.output_cols(op);
-      const bool wanted = task.kind == Task::kAttention ? o.is<Attention>()
-                          : task.parts > 1              ? o.is<Linear>()
-                                                        : true;
+      const bool wanted = order                           ? work_of(graph_, op) == work_of(graph_, task.op)
+                          : task.kind == Task::kAttention ? o.is<Attention>()
+                          : task.parts > 1                ? o.is<Linear>()
+                                                          : true;
       if (o.layer >= layers || !wanted) {
         continue;
       }
-      const int64_t columns = task.parts == 1 ? cols : cols / task.parts / options_.grid * options_.grid;
-      if (columns > 0 && processors_[task.processor]->supports(graph_, {op, 0, columns}).ok()) {
-        out.push_back({op, 0, columns});
+      OpSlice s = slice(task.processor, op, 0, columns_of(op, task.parts), task.tokens);
+      s.exchanged = s.exchanged != order;
+      if (s.end > 0 && processors_[task.processor]->supports(graph_, s).ok()) {
+        out.push_back(s);
       }
     }
     return out;
@@ -312,10 +366,11 @@ class Profiler {
     return attention->window > 0 ? std::min(context, std::max(attention->window, task.tokens)) : context;
   }
 
-  bool has_point(const ProfiledProcessor& p, const Work& work, int64_t tokens, int64_t context) const {
+  bool has_point(const ProfiledProcessor& p, const Work& work, int64_t tokens, int64_t context,
+                 bool exchanged) const {
     return std::any_of(p.series.begin(), p.series.end(), [&](const Series& s) {
       return s.work == work && std::any_of(s.points.begin(), s.points.end(), [&](const Point& point) {
-               return point.tokens == tokens && point.context == context;
+               return point.tokens == tokens && point.context == context && point.exchanged == exchanged;
              });
     });
   }
@@ -333,10 +388,10 @@ class Profiler {
       }
       return profile_.share(ids[0], ids) != nullptr;
     }
-    const std::vector<Slice> slices = slices_of(task);
-    return std::all_of(slices.begin(), slices.end(), [&](const Slice& s) {
+    const std::vector<OpSlice> slices = slices_of(task);
+    return std::all_of(slices.begin(), slices.end(), [&](const OpSlice& s) {
       return has_point(profiled(task.processor), work_of(graph_, s.op, s.begin, s.end), task.tokens,
-                       context_of(s.op, task));
+                       context_of(s.op, task), s.exchanged);
     });
   }
 
@@ -358,8 +413,8 @@ class Profiler {
     return passes_[p].get();
   }
 
-  Status prepare(BenchPass& bench, std::span<const Slice> slices, int64_t tokens) {
-    for (const Slice& s : slices) {
+  Status prepare(BenchPass& bench, std::span<const OpSlice> slices, int64_t tokens) {
+    for (const OpSlice& s : slices) {
       HETERO_RETURN_IF_ERROR(stop_inside());
       HETERO_RETURN_IF_ERROR(bench.prepare(std::span(&s, 1), tokens));
     }
@@ -367,10 +422,9 @@ class Profiler {
   }
 
   /// Runs the slices `rounds` times behind a first time that warms up, and sorts the times by work.
-  Result<std::map<std::pair<Work, int64_t>, std::vector<Nanos>>> run_rounds(BenchPass& bench,
-                                                                            const Task& task,
-                                                                            std::span<const Slice> slices) {
-    std::map<std::pair<Work, int64_t>, std::vector<Nanos>> samples;
+  using Samples = std::map<std::tuple<Work, int64_t, bool>, std::vector<Nanos>>;  // context, exchanged
+  Result<Samples> run_rounds(BenchPass& bench, const Task& task, std::span<const OpSlice> slices) {
+    Samples samples;
     for (int round = 0; round <= options_.rounds; ++round) {
       if (const Status status = stop_inside(); !status.ok()) {
         if (round > 1) {
@@ -378,10 +432,10 @@ class Profiler {
         }
         return status;
       }
-      std::vector<std::vector<Slice>> rows = {{slices.begin(), slices.end()}};
+      std::vector<std::vector<OpSlice>> rows = {{slices.begin(), slices.end()}};
       if (bench.batched()) {  // times of single submissions are not to be had
-        std::map<Work, std::vector<Slice>> of_work;
-        for (const Slice& s : slices) {
+        std::map<Work, std::vector<OpSlice>> of_work;
+        for (const OpSlice& s : slices) {
           of_work[work_of(graph_, s.op, s.begin, s.end)].push_back(s);
         }
         rows.clear();
@@ -389,11 +443,12 @@ class Profiler {
           rows.push_back(std::move(same));
         }
       }
-      for (const std::vector<Slice>& row : rows) {
+      for (const std::vector<OpSlice>& row : rows) {
         HETERO_RETURN_IF_ERROR(bench.submit(row, task.tokens, task.position));
         HETERO_TRY(const std::vector<OpTime> times, bench.collect());
         for (size_t i = 0; round > 0 && i < times.size(); ++i) {
-          samples[{work_of(graph_, row[i].op, row[i].begin, row[i].end), context_of(row[i].op, task)}]
+          samples[{work_of(graph_, row[i].op, row[i].begin, row[i].end), context_of(row[i].op, task),
+                   row[i].exchanged}]
               .push_back(times[i].time);
         }
       }
@@ -402,7 +457,7 @@ class Profiler {
   }
 
   Status measure_ops(const Task& task) {
-    const std::vector<Slice> slices = slices_of(task);
+    const std::vector<OpSlice> slices = slices_of(task);
     if (slices.empty()) {
       return {};
     }
@@ -411,19 +466,19 @@ class Profiler {
     HETERO_TRY(const auto samples, run_rounds(*bench, task, slices));
     ProfiledProcessor& out = profiled(task.processor);
     for (const auto& [key, times] : samples) {
-      const auto& [work, context] = key;
-      if (has_point(out, work, task.tokens, context)) {
+      const auto& [work, context, exchanged] = key;
+      if (has_point(out, work, task.tokens, context, exchanged)) {
         continue;
       }
-      auto series =
-          std::find_if(out.series.begin(), out.series.end(), [&](const Series& s) { return s.work == work; });
+      auto series = std::find_if(out.series.begin(), out.series.end(),
+                                 [&of = work](const Series& s) { return s.work == of; });
       if (series == out.series.end()) {
         out.series.push_back({work, {}});
         series = out.series.end() - 1;
       }
       const Summary summary = summary_of(times);
       series->points.push_back(
-          {task.tokens, context, false, summary.median, summary.spread, summary.samples});
+          {task.tokens, context, exchanged, summary.median, summary.spread, summary.samples});
       std::sort(series->points.begin(), series->points.end(), [](const Point& a, const Point& b) {
         return std::tie(a.exchanged, a.tokens, a.context) < std::tie(b.exchanged, b.tokens, b.context);
       });
@@ -431,6 +486,9 @@ class Profiler {
     out.submit = summary_of(bench->submit_times()).median;
     if (out.copy_gbps == 0.0) {
       HETERO_TRY(out.copy_gbps, bench->copy_gbps());
+    }
+    if (task.kind == Task::kOrder) {
+      bench->compile_times().clear();  // those of the usual order stand for both
     }
     keep_compile_times(task.processor, *bench);
     forget(*bench);
@@ -461,10 +519,10 @@ class Profiler {
   }
 
   /// An operator of about 0.2 ms, as hand-offs have them: long enough that its end is waited for.
-  std::optional<std::pair<Slice, int64_t>> usual_op(size_t p) {
-    std::optional<std::pair<Slice, int64_t>> best;
+  std::optional<std::pair<OpSlice, int64_t>> usual_op(size_t p) {
+    std::optional<std::pair<OpSlice, int64_t>> best;
     double distance = 0.0;
-    for (const Slice& s : slices_of({Task::kBody, p, 0, 1, 0, 1, 0})) {
+    for (const OpSlice& s : slices_of({Task::kBody, p, 0, 1, 0, 1, 0})) {
       if (graph_.op(s.op).layer > 0 || graph_.op(s.op).is<Embed>()) {
         continue;
       }
@@ -472,7 +530,7 @@ class Profiler {
         const auto t = time_of(profiled(p), work_of(graph_, s.op, s.begin, s.end), tokens, tokens);
         const double d = t ? std::abs(std::log(std::max(1.0, t->ns) / 2e5)) : 1e9;
         if (t && (!best || d < distance)) {
-          best = {s, tokens};
+          best = {slice(p, s.op, s.begin, s.end, tokens), tokens};
           distance = d;
         }
       }
@@ -530,16 +588,16 @@ class Profiler {
   Result<std::vector<Load>> load(const std::vector<size_t>& running, const std::vector<size_t>& set,
                                  int64_t tokens) {
     constexpr int kRepeats = 3;  // so that all are at work for most of the time
-    std::vector<std::vector<Slice>> slices(processors_.size());
+    std::vector<std::vector<OpSlice>> slices(processors_.size());
     for (size_t j = 0; j < set.size(); ++j) {
-      for (const Slice& s : slices_of({Task::kBody, set[j], 0, tokens, 0, 1, 0})) {
+      for (const OpSlice& s : slices_of({Task::kBody, set[j], 0, tokens, 0, 1, 0})) {
         const int64_t grids = s.end / options_.grid;
         const auto count = static_cast<int64_t>(set.size());
         const auto at = static_cast<int64_t>(j);
         const int64_t begin = grids * at / count * options_.grid;
         const int64_t end = at + 1 == count ? s.end : grids * (at + 1) / count * options_.grid;
         if (graph_.op(s.op).is<Linear>() && begin < end) {
-          slices[set[j]].push_back({s.op, begin, end});
+          slices[set[j]].push_back(slice(set[j], s.op, begin, end, tokens));
         }
       }
     }
@@ -570,7 +628,7 @@ class Profiler {
     for (size_t j = 0; j < running.size(); ++j) {
       for (size_t i = 0; i < times[j].size(); ++i) {
         const OpTime& t = times[j][i];
-        const Slice& s = slices[running[j]][i % slices[running[j]].size()];
+        const OpSlice& s = slices[running[j]][i % slices[running[j]].size()];
         if (begin >= end || (t.interval.end > begin && t.interval.begin < end)) {  // or they never met
           loads[j].bytes += weight_bytes(graph_, s.op, s.begin, s.end);
           loads[j].time += t.time;

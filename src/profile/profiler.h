@@ -39,6 +39,10 @@ struct ProfilerOptions {
 /// what its queue takes for it, from the end of the one before. A driver that gives no times of its
 /// own for each submission is measured in rows of equal work.
 ///
+/// NPUs that can exchange the operands of products (Traits::orders) are measured in the order that is usual
+/// for them first, which contention and hand-offs are measured in, and in the other one last. A stand-in has
+/// no array that holds an operand still, so it is not measured in the other one.
+///
 /// The pieces that tell most come first, so that a profile cut short by the time limit, by `cancel`
 /// or by an error of `save` is usable: Profile::complete is then false, and measure() with it as
 /// `known` goes on where it ended. Only what a processor refuses is left out; an error of a

@@ -72,6 +72,61 @@ TEST(Profiler, MeasuresEveryWorkThatAProcessorCanDo) {
       std::any_of(gpu.series.begin(), gpu.series.end(), [&](const Series& s) { return s.work == half; }));
 }
 
+/// How many points there are in the default order of operands, and in the exchanged one.
+std::pair<int, int> points_by_order(const ProfiledProcessor& p) {
+  std::pair<int, int> count;
+  for (const Series& s : p.series) {
+    for (const Point& point : s.points) {
+      ++(point.exchanged ? count.second : count.first);
+    }
+  }
+  return count;
+}
+
+TEST(Profiler, MeasuresBothOrdersOfOperandsOfAnNpuThatHasThem) {
+  for (const OperandOrders orders :
+       {OperandOrders::kOne, OperandOrders::kBoth, OperandOrders::kSmallerStays}) {
+    Machine m;
+    FakeScript s = script(true);
+    s.traits.orders = orders;
+    FakeProcessor npu("npu0", "npu", s);
+    m.list = {&m.gpu, &npu};
+    const auto profile = measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options);
+    ASSERT_TRUE(profile.ok()) << profile.status().message();
+    const auto [plain, exchanged] = points_by_order(*profile->find("npu0"));
+    EXPECT_GT(plain, 0);
+    EXPECT_EQ(exchanged, orders == OperandOrders::kOne ? 0 : plain);
+    EXPECT_EQ(points_by_order(*profile->find("gpu0")).second, 0);
+    EXPECT_EQ(npu.exchanged() > 0, orders != OperandOrders::kOne);
+    const auto again =
+        measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*profile);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(to_json(*again), to_json(*profile));  // nothing was left to do
+  }
+}
+
+TEST(Profiler, TheUsualOrderOfOperandsComesFirst) {
+  for (const OperandOrders orders : {OperandOrders::kBoth, OperandOrders::kSmallerStays}) {
+    Machine m;
+    FakeScript s = script(true);
+    s.traits.orders = orders;
+    FakeProcessor npu("npu0", "npu", s);
+    m.list = {&npu};
+    std::atomic<bool> cancel = false;
+    m.options.cancel = &cancel;
+    m.options.save = [&](const Profile&) {
+      cancel = true;
+      return Status();
+    };
+    const auto first = measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options);
+    ASSERT_TRUE(first.ok());
+    // One row: fewer than any weight has columns.
+    const auto [plain, exchanged] = points_by_order(*first->find("npu0"));
+    EXPECT_EQ(plain > 0, orders == OperandOrders::kBoth);
+    EXPECT_EQ(exchanged > 0, orders == OperandOrders::kSmallerStays);
+  }
+}
+
 TEST(Profiler, GoesOnWhereItWasCutOff) {
   Machine m;
   std::atomic<bool> cancel = false;

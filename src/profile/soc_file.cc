@@ -64,10 +64,16 @@ nlohmann::ordered_json soc_file(const Characterization& c, const ControlThread& 
     for (const Series& s : p.series) {
       auto times = nlohmann::ordered_json::array();
       for (const Point& t : s.points) {
-        if (!t.exchanged) {
-          times.push_back({t.tokens, t.context, rounded(micros(t.median))});
+        const auto same = std::find_if(s.points.begin(), s.points.end(), [&](const Point& o) {
+          return o.exchanged != t.exchanged && o.tokens == t.tokens && o.context == t.context;
+        });
+        const bool both = same != s.points.end();
+        if (!both || !t.exchanged) {  // of two orders of operands, the faster one's time
+          times.push_back(
+              {t.tokens, t.context, rounded(micros(both ? std::min(t.median, same->median) : t.median))});
         }
       }
+      std::sort(times.begin(), times.end());
       if (!times.empty()) {
         operators.push_back(
             {{"op", s.work.kind}, {"out", s.work.n}, {"in", s.work.k}, {"times", std::move(times)}});

@@ -20,7 +20,7 @@ Result<std::shared_ptr<const Executable>> Executables::get(const Compilation& wh
   // Not under the lock, since it may take seconds. Should the other thread compile the same now, one
   // of the two is dropped.
   HETERO_TRY(std::shared_ptr<const Executable> executable,
-             what.processor->compile(graph_, {what.op, what.begin, what.end}, what.tokens));
+             what.processor->compile(graph_, what.slice(), what.tokens));
   const std::lock_guard lock(mutex_);
   return map_.try_emplace(what, std::move(executable)).first->second;
 }

@@ -21,7 +21,9 @@ struct Compilation {
   int64_t begin = 0;
   int64_t end = 0;
   int64_t tokens = 0;
+  bool exchanged = false;
 
+  OpSlice slice() const { return {op, begin, end, exchanged}; }
   auto operator<=>(const Compilation&) const = default;
 };
 

@@ -112,7 +112,8 @@ Compilation Executor::compilation(int processor, const Step& step, bool head) co
   Processor& p = *processors_[static_cast<size_t>(processor)];
   // A processor with dynamic shapes needs one executable for all lengths.
   const int64_t tokens = p.traits().static_shapes ? step.padded : head ? capacity_.outputs : capacity_.tokens;
-  return {&p, step.op, step.out_begin, step.out_end, tokens};
+  const bool exchanged = step.exchanged && p.traits().orders != OperandOrders::kOne;
+  return {&p, step.op, step.out_begin, step.out_end, tokens, exchanged};
 }
 
 std::vector<Compilation> Executor::missing(const Plan& plan) const {
@@ -311,6 +312,7 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     if (graph_.op(step.op).is<Attention>() && step.token_begin > 0) {
       name += fmt::format("@{}", step.token_begin);  // later rows see more
     }
+    name += step.exchanged ? " exchanged" : "";
     out.time =
         times_.find({processor, std::move(name), step.out_end - step.out_begin, step.padded}, out.predicted);
     out.shared = std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {

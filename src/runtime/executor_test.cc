@@ -373,6 +373,34 @@ TEST(Executor, CompilesASliceOnceForAllLengthsOfADynamicProcessor) {
   EXPECT_EQ(machine.gpu->compiled(), compiled);
 }
 
+TEST(Executor, PassesTheOrderOfOperandsOnToThoseThatHaveTwo) {
+  for (const OperandOrders orders : {OperandOrders::kOne, OperandOrders::kBoth}) {
+    FakeScript npu;
+    npu.traits.orders = orders;
+    Machine machine({}, npu);
+    auto plan = make_plan(machine.tiny.graph, Strategy::kTensor, kTeam, false, 16, kOptions);
+    ASSERT_TRUE(plan.ok());
+    int asked = 0;  // for the NPU
+    for (Step& s : plan->steps) {
+      s.exchanged = machine.tiny.graph.op(s.op).is<Linear>();
+      asked += plan->processors[static_cast<size_t>(s.processor)] == "npu0" ? 1 : 0;
+    }
+    const bool both = orders == OperandOrders::kBoth;
+    EXPECT_EQ(machine.executor->missing(*plan).size(), static_cast<size_t>(asked));
+    EXPECT_EQ(machine.executor->missing(*plan)[0].exchanged, both);
+    ASSERT_TRUE(machine.executor->prepare(*plan).ok());
+    EXPECT_TRUE(machine.executor->missing(*plan).empty());
+    EXPECT_EQ(machine.npu->compiled(), asked);
+    EXPECT_EQ(machine.npu->exchanged(), both ? asked : 0);
+    EXPECT_EQ(machine.gpu->exchanged(), 0);
+    // The other order is another graph, unless there is none.
+    for (Step& s : plan->steps) {
+      s.exchanged = false;
+    }
+    EXPECT_EQ(machine.executor->missing(*plan).size(), both ? static_cast<size_t>(asked) : 0u);
+  }
+}
+
 TEST(Executor, AFailingProcessorIsAnErrorWithItsMessageAndNoHang) {
   for (const uint64_t step : {1u, 7u, 12u}) {
     FakeScript script;

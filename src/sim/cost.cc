@@ -159,7 +159,7 @@ Cost product_cost(const Soc& soc, const SocProcessor& p, int64_t n, int64_t k, i
 }
 
 Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const OpSlice& slice, int64_t tokens,
-             int64_t position, OperandOrder order) {
+             int64_t position) {
   const Op& op = graph.op(slice.op);
   const double measured = measured_ns(p, graph, slice, tokens, position);
   if (op.is<Linear>()) {
@@ -168,7 +168,7 @@ Cost cost_of(const Soc& soc, const SocProcessor& p, const Graph& graph, const Op
       weight_bytes += stored_bytes(soc, s.weight->dtype, s.rows, s.weight->cols);
     }
     Cost cost = product_cost(soc, p, slice.end - slice.begin, graph.weight(op.weights[0]).cols, tokens,
-                             weight_bytes, order);
+                             weight_bytes, slice.exchanged ? OperandOrder::kExchanged : OperandOrder::kGiven);
     cost.compute_ns = measured >= 0.0 ? measured : cost.compute_ns;
     return cost;
   }

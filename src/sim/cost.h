@@ -17,13 +17,14 @@ struct Cost {
 
 /// Which operand of a product a systolic array holds (NPU-2).
 enum class OperandOrder {
-  kExchanged,  // the smaller one: [M,N]x[N,K] = ([K,N]x[N,M])^T (paper, section 4.1.1)
+  kExchanged,  // the activations, usually smaller: [M,N]x[N,K] = ([K,N]x[N,M])^T (paper, section 4.1.1)
   kGiven,      // the weights, as the model's graph has them
 };
 
-/// Output columns [slice.begin, slice.end) of an operator for `tokens` rows at `position`.
+/// Output columns [slice.begin, slice.end) of an operator for `tokens` rows at `position`, in the slice's
+/// order of operands.
 Cost cost_of(const Soc& soc, const SocProcessor& processor, const Graph& graph, const OpSlice& slice,
-             int64_t tokens, int64_t position, OperandOrder order = OperandOrder::kExchanged);
+             int64_t tokens, int64_t position);
 
 /// A product of `m` rows with weights [n, k] of `weight_bytes`.
 Cost product_cost(const Soc& soc, const SocProcessor& processor, int64_t n, int64_t k, int64_t m,

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "graph/shapes.h"
 
 namespace hetero {
@@ -45,6 +47,18 @@ TEST_F(CostTest, NpuTimesAreAStaircase) {
 TEST_F(CostTest, NpuIsSensitiveToTheOrderOfOperands) {
   EXPECT_GT(npu(14336, 4096, 128, OperandOrder::kGiven), 5.0 * npu(14336, 4096, 128));
   EXPECT_LT(npu(14336, 4096, 1024, OperandOrder::kGiven), 2.0 * npu(14336, 4096, 1024));
+}
+
+TEST_F(CostTest, ASliceSaysTheOrderOfItsOperands) {
+  const Graph graph = graph_of_shape("llama-3-8b").value();
+  const auto found =
+      std::find_if(graph.ops.begin(), graph.ops.end(), [](const Op& op) { return op.is<Linear>(); });
+  const auto op = static_cast<int>(found - graph.ops.begin());
+  const auto time = [&](const SocProcessor& p, bool exchanged) {
+    return cost_of(soc_, p, graph, {op, 0, graph.output_cols(op), exchanged}, 128, 0).compute_ns;
+  };
+  EXPECT_GT(time(*npu_, false), 3.0 * time(*npu_, true));
+  EXPECT_EQ(time(*gpu_, false), time(*gpu_, true));
 }
 
 TEST_F(CostTest, NpuIsSlowWhereTheSharedDimensionIsLong) {

@@ -59,14 +59,16 @@ class SimTimeline : public Timeline {
 class SimProcessor : public Processor {
  public:
   SimProcessor(std::shared_ptr<World> world, size_t index, ProcessorInfo info,
-               std::shared_ptr<Processor> values, const SimOptions& options)
+               std::shared_ptr<Processor> values)
       : world_(std::move(world)),
         index_(index),
         info_(std::move(info)),
         values_(std::move(values)),
-        options_(options),
         timeline_(*world_, index) {
     traits_.static_shapes = model().static_shapes;
+    if (model().model == SocModel::kSystolic) {
+      traits_.orders = OperandOrders::kSmallerStays;
+    }
     if (values_ != nullptr) {
       traits_.unit_roundoff = values_->traits().unit_roundoff;
     }
@@ -113,7 +115,7 @@ class SimProcessor : public Processor {
       // Weights are an input of the graph, so that layers share it.
       const int64_t n = slice.end - slice.begin;
       const int64_t k = graph.weight(op.weights[0]).cols;
-      if (compiled_.insert({n, k, tokens}).second) {
+      if (compiled_.insert({n, k, tokens, slice.exchanged}).second) {
         world_->work(Nanos(static_cast<int64_t>(compile_ns(model(), n, k, tokens))));
       }
     }
@@ -163,8 +165,7 @@ class SimProcessor : public Processor {
         return fence.wait();
       };
     }
-    const Cost cost =
-        cost_of(world_->soc(), model(), *e.graph, e.slice, launch.tokens, launch.position, options_.order);
+    const Cost cost = cost_of(world_->soc(), model(), *e.graph, e.slice, launch.tokens, launch.position);
     issued_ = world_->enqueue(index_, cost, std::move(finish));
     return Fence{&timeline_, issued_};
   }
@@ -179,19 +180,17 @@ class SimProcessor : public Processor {
   const size_t index_;
   ProcessorInfo info_;
   std::shared_ptr<Processor> values_;
-  SimOptions options_;
   Traits traits_;
   SimTimeline timeline_;
-  std::set<std::tuple<int64_t, int64_t, int64_t>> compiled_;
+  std::set<std::tuple<int64_t, int64_t, int64_t, bool>> compiled_;
   uint64_t issued_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<Processor> make_sim_processor(std::shared_ptr<World> world, size_t index,
-                                              const ProcessorInfo& info, std::shared_ptr<Processor> values,
-                                              const SimOptions& options) {
-  return std::make_unique<SimProcessor>(std::move(world), index, info, std::move(values), options);
+                                              const ProcessorInfo& info, std::shared_ptr<Processor> values) {
+  return std::make_unique<SimProcessor>(std::move(world), index, info, std::move(values));
 }
 
 ProcessorInfo sim_info(const Soc& soc, size_t index) {

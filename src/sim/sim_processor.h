@@ -14,15 +14,11 @@
 
 namespace hetero {
 
-struct SimOptions {
-  OperandOrder order = OperandOrder::kExchanged;  // on systolic arrays
-};
-
 /// Processor `index` of the world's chip. `values`: who computes; coherent, and outlives the
-/// processor; nullptr: nobody, all work is dry.
+/// processor; nullptr: nobody, all work is dry. Systolic arrays take their operands in the order that a slice
+/// has (OpSlice::exchanged).
 std::unique_ptr<Processor> make_sim_processor(std::shared_ptr<World> world, size_t index,
-                                              const ProcessorInfo& info, std::shared_ptr<Processor> values,
-                                              const SimOptions& options = {});
+                                              const ProcessorInfo& info, std::shared_ptr<Processor> values);
 
 /// What a simulated processor says of itself; `id` as in the chip's file.
 ProcessorInfo sim_info(const Soc& soc, size_t index);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cpu/cpu.h"
+#include "graph/shapes.h"
 #include "processor/conformance.h"
 #include "tiny_graph.h"
 
@@ -105,6 +106,26 @@ TEST_F(TinyProduct, AGraphOfOneShapeIsCompiledOnce) {
   EXPECT_EQ(world_->now() - start, first);
   ASSERT_TRUE(p->compile(tiny_.graph, slice(), 64).ok());
   EXPECT_GT(world_->now() - start, first);
+}
+
+TEST_F(TinyProduct, TheNpuTakesOperandsInTheOrderThatItIsTold) {
+  const Graph graph = graph_of_shape("llama-3-8b").value();
+  const auto found =
+      std::find_if(graph.ops.begin(), graph.ops.end(), [](const Op& op) { return op.is<Linear>(); });
+  OpSlice slice{static_cast<int>(found - graph.ops.begin()), 0, 4096};
+  const auto time = [&](const char* id, bool exchanged) {
+    const size_t i = index(id);
+    const auto p = make_sim_processor(world_, i, sim_info(world_->soc(), i), nullptr);
+    EXPECT_EQ(p->traits().orders == OperandOrders::kSmallerStays, std::string(id) == "npu0");
+    slice.exchanged = exchanged;
+    const auto executable = p->compile(graph, slice, 128).value();
+    const Fence fence = p->submit(*executable, {128, 0, {}, {}}).value();
+    EXPECT_TRUE(fence.wait().ok());
+    const Interval ran = p->timeline().interval(fence.ticket);
+    return ran.end - ran.begin;
+  };
+  EXPECT_GT(time("npu0", false), 3 * time("npu0", true));
+  EXPECT_EQ(time("gpu0", false), time("gpu0", true));
 }
 
 TEST_F(TinyProduct, StaticShapesTakeExactlyTheirLength) {
