@@ -106,11 +106,44 @@ LinePlot rows_plot(const Characterization& c) {
   return plot;
 }
 
-/// One more bar; nullptr: none.
-void add(BarSeries& series, const ProductTime* t) {
-  series.values.push_back(t == nullptr ? kAbsent : t->gflops());
-  series.low.push_back(t == nullptr ? kAbsent : t->gflops_low());
-  series.high.push_back(t == nullptr ? kAbsent : t->gflops_high());
+struct Bar {
+  double value = kAbsent;
+  double low = kAbsent;  // spread
+  double high = kAbsent;
+};
+
+/// A bar for each of `items`, as `bar_of` says; Bar(): none.
+template <class Items, class BarOf>
+BarSeries bars(std::string name, const Items& items, const BarOf& bar_of) {
+  BarSeries series{std::move(name), {}, {}, {}};
+  for (const auto& item : items) {
+    const Bar bar = bar_of(item);
+    series.values.push_back(bar.value);
+    series.low.push_back(bar.low);
+    series.high.push_back(bar.high);
+  }
+  return series;
+}
+
+/// What `list` has of which `wanted` holds; nullptr: nothing.
+template <class List, class Wanted>
+const typename List::value_type* found(const List& list, const Wanted& wanted) {
+  const auto at = std::find_if(list.begin(), list.end(), wanted);
+  return at == list.end() ? nullptr : &*at;
+}
+
+Bar speed(const ProductTime& t) {
+  return {t.gflops(), t.gflops_low(), t.gflops_high()};
+}
+
+/// The longest of the lists that processors have: what the plot's groups are.
+template <class List>
+const List& longest(const Characterization& c, List ProductSpeeds::*list) {
+  static const List kNone;
+  const auto most = std::max_element(c.products.begin(), c.products.end(), [&](const auto& a, const auto& b) {
+    return (a.*list).size() < (b.*list).size();
+  });
+  return most == c.products.end() ? kNone : (*most).*list;
 }
 
 BarPlot shapes_plot(const Characterization& c) {
@@ -119,21 +152,17 @@ BarPlot shapes_plot(const Characterization& c) {
   plot.note =
       "Equally many multiplications in every group: from deep and narrow weights to flat and wide ones.";
   plot.y_label = "GFLOPS";
-  for (const ProductSpeeds& p : c.products) {
-    if (plot.groups.size() < p.by_shape.size()) {
-      plot.groups.clear();
-      for (const ProductTime& t : p.by_shape) {
-        plot.groups.push_back(fmt::format("{}x{}", t.product.k, t.product.n));
-      }
-    }
+  const auto& groups = longest(c, &ProductSpeeds::by_shape);
+  for (const ProductTime& t : groups) {
+    plot.groups.push_back(fmt::format("{}x{}", t.product.k, t.product.n));
   }
   for (const ProductSpeeds& p : c.products) {
-    BarSeries series;
-    series.name = p.id;
-    for (size_t i = 0; i < plot.groups.size(); ++i) {
-      add(series, i < p.by_shape.size() ? &p.by_shape[i] : nullptr);
-    }
-    plot.series.push_back(std::move(series));
+    plot.series.push_back(bars(p.id, groups, [&](const ProductTime& group) {
+      const ProductTime* t = found(p.by_shape, [&](const ProductTime& x) {
+        return x.product.k == group.product.k && x.product.n == group.product.n;
+      });
+      return t == nullptr ? Bar() : speed(*t);
+    }));
   }
   return plot;
 }
@@ -145,20 +174,22 @@ BarPlot orders_plot(const Characterization& c) {
       "The same numbers multiplied twice, with F16 weights: as they are, and exchanged, [M,N] x [N,K] = "
       "([K,N] x [N,M]) transposed. Processors that hold one operand still are faster in one of the two.";
   plot.y_label = "GFLOPS";
+  const auto& groups = longest(c, &ProductSpeeds::by_order);
+  for (const auto& [given, exchanged] : groups) {
+    plot.groups.push_back(fmt::format("{} rows", given.product.m));
+  }
   for (const ProductSpeeds& p : c.products) {
-    BarSeries as_is{p.id + ", as it is", {}, {}, {}};
-    BarSeries exchanged{p.id + ", exchanged", {}, {}, {}};
-    for (size_t i = 0; i < p.by_order.size(); ++i) {
-      if (plot.groups.size() == i) {
-        const Product& product = p.by_order[i].first.product;
-        plot.groups.push_back(fmt::format("{} rows", product.m));
-      }
-      add(as_is, &p.by_order[i].first);
-      add(exchanged, &p.by_order[i].second);
-    }
+    const auto of = [&](auto part) {
+      return [&p, part](const auto& group) {
+        const auto* both =
+            found(p.by_order, [&](const auto& x) { return x.first.product.m == group.first.product.m; });
+        return both == nullptr ? Bar() : speed(both->*part);
+      };
+    };
+    using Both = std::pair<ProductTime, ProductTime>;
     if (!p.by_order.empty()) {
-      plot.series.push_back(std::move(as_is));
-      plot.series.push_back(std::move(exchanged));
+      plot.series.push_back(bars(p.id + ", as it is", groups, of(&Both::first)));
+      plot.series.push_back(bars(p.id + ", exchanged", groups, of(&Both::second)));
     }
   }
   return plot;
@@ -176,19 +207,13 @@ BarPlot bandwidth_plot(const Characterization& c) {
     plot.groups.push_back(names(t));
   }
   for (const ProfiledProcessor& p : c.profile.processors) {
-    BarSeries series{p.id, {}, {}, {}};
-    for (const Together& t : c.profile.together) {
-      const auto share = std::find_if(t.processors.begin(), t.processors.end(),
-                                      [&](const Share& s) { return s.id == p.id; });
-      series.values.push_back(share == t.processors.end() ? kAbsent : share->gbps);
-    }
-    plot.series.push_back(std::move(series));
+    plot.series.push_back(bars(p.id, c.profile.together, [&](const Together& t) {
+      const Share* share = found(t.processors, [&](const Share& s) { return s.id == p.id; });
+      return share == nullptr ? Bar() : Bar{share->gbps};
+    }));
   }
-  BarSeries sum{"sum", {}, {}, {}};
-  for (const Together& t : c.profile.together) {
-    sum.values.push_back(total_gbps(t));
-  }
-  plot.series.push_back(std::move(sum));
+  plot.series.push_back(
+      bars("sum", c.profile.together, [](const Together& t) { return Bar{total_gbps(t)}; }));
   return plot;
 }
 
@@ -209,19 +234,14 @@ BarPlot handoff_plot(const Characterization& c) {
     }
   }
   for (const char* sync : {"fast", "driver"}) {
-    BarSeries series{sync, std::vector<double>(plot.groups.size(), kAbsent),
-                     std::vector<double>(plot.groups.size(), kAbsent),
-                     std::vector<double>(plot.groups.size(), kAbsent)};
-    for (const Handoff& h : c.profile.handoffs) {
-      if (h.sync == sync) {
-        const auto at =
-            std::find(plot.groups.begin(), plot.groups.end(), h.from + " to " + h.to) - plot.groups.begin();
-        series.values[static_cast<size_t>(at)] = micros(h.median);
-        series.low[static_cast<size_t>(at)] = micros(h.median - std::min(h.spread, h.median));
-        series.high[static_cast<size_t>(at)] = micros(h.median + h.spread);
-      }
-    }
-    plot.series.push_back(std::move(series));
+    plot.series.push_back(bars(sync, plot.groups, [&](const std::string& group) {
+      const Handoff* h = found(c.profile.handoffs, [&](const Handoff& x) {
+        return x.sync == sync && x.from + " to " + x.to == group;
+      });
+      return h == nullptr ? Bar()
+                          : Bar{micros(h->median), micros(h->median - std::min(h->spread, h->median)),
+                                micros(h->median + h->spread)};
+    }));
   }
   return plot;
 }
@@ -231,12 +251,11 @@ BarPlot submit_plot(const Characterization& c) {
   plot.title = "Submitting";
   plot.note = "Time of the control thread for one submission.";
   plot.y_label = "microseconds";
-  BarSeries series{"submission", {}, {}, {}};
   for (const ProfiledProcessor& p : c.profile.processors) {
     plot.groups.push_back(p.id);
-    series.values.push_back(micros(p.submit));
   }
-  plot.series.push_back(std::move(series));
+  plot.series.push_back(bars("submission", c.profile.processors,
+                             [](const ProfiledProcessor& p) { return Bar{micros(p.submit)}; }));
   return plot;
 }
 
@@ -292,16 +311,13 @@ BarPlot strategies_plot(const Characterization& c) {
     }
   }
   for (const std::string& name : strategies) {
-    BarSeries series{name, {}, {}, {}};
-    for (const PredictedPass& pass : c.predictions) {
-      const auto s = std::find_if(pass.strategies.begin(), pass.strategies.end(),
-                                  [&](const PredictedStrategy& x) { return x.strategy == name; });
-      series.values.push_back(s == pass.strategies.end() || s->predicted <= Nanos{}
-                                  ? kAbsent
-                                  : static_cast<double>(pass.tokens) * 1e9 /
-                                        static_cast<double>(s->predicted.count()));
-    }
-    plot.series.push_back(std::move(series));
+    plot.series.push_back(bars(name, c.predictions, [&](const PredictedPass& pass) {
+      const PredictedStrategy* s =
+          found(pass.strategies, [&](const PredictedStrategy& x) { return x.strategy == name; });
+      return s == nullptr || s->predicted <= Nanos{}
+                 ? Bar()
+                 : Bar{static_cast<double>(pass.tokens) * 1e9 / static_cast<double>(s->predicted.count())};
+    }));
   }
   return plot;
 }
