@@ -63,6 +63,10 @@ struct ModelOptions {
 };
 void add_model_options(CLI::App& command, ModelOptions& options);
 
+/// --kv-cache, and what its text stands for; nullopt: auto.
+void add_kv_cache_option(CLI::App& command, std::string& kv_cache);
+std::optional<DType> kv_cache_type(const std::string& kv_cache);
+
 /// What the options ask of the engine, without `progress`.
 Result<EngineOptions> engine_options(const ModelOptions& options);
 

@@ -11,6 +11,19 @@
 
 namespace hetero {
 
+void add_kv_cache_option(CLI::App& command, std::string& kv_cache) {
+  command
+      .add_option("--kv-cache", kv_cache,
+                  "What the KV cache holds: f16, q8_0 (8 bits in blocks of 32, about half the memory), auto "
+                  "(f16; f32 for models in F32)")
+      ->check(CLI::IsMember({"auto", "f16", "q8_0"}))
+      ->capture_default_str();
+}
+
+std::optional<DType> kv_cache_type(const std::string& kv_cache) {
+  return kv_cache == "auto" ? std::nullopt : std::optional(kv_cache == "q8_0" ? DType::kQ8_0 : DType::kF16);
+}
+
 void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_option("-m,--model", o.model, "Model file (GGUF)")->required();
   command
@@ -33,12 +46,7 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
           "auto (q8 where --strategy auto takes the CPU alone)")
       ->check(CLI::IsMember({"auto", "f32", "q8"}))
       ->capture_default_str();
-  command
-      .add_option("--kv-cache", o.kv_cache,
-                  "What the KV cache holds: f16, q8_0 (8 bits in blocks of 32, about half the memory), auto "
-                  "(f16; f32 for models in F32)")
-      ->check(CLI::IsMember({"auto", "f16", "q8_0"}))
-      ->capture_default_str();
+  add_kv_cache_option(command, o.kv_cache);
   command.add_option("--threads", o.threads, "CPUs to use (default: all)")->check(CLI::Range(1, 4096));
   command.add_option("-c,--context", o.context, "Tokens of context (default: the model's, at most 4096)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
@@ -106,9 +114,7 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   if (o.activations != "auto") {
     options.request.int8_activations = o.activations == "q8";
   }
-  if (o.kv_cache != "auto") {
-    options.kv_cache = o.kv_cache == "q8_0" ? DType::kQ8_0 : DType::kF16;
-  }
+  options.kv_cache = kv_cache_type(o.kv_cache);
   options.request.threads = o.threads;
   options.context = o.context;
   options.map = o.map;

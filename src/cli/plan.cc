@@ -17,6 +17,8 @@ struct PlanCommand {
   std::string shape;
   std::string profile;
   std::string soc;
+  std::vector<std::string> set;
+  std::string kv_cache = "auto";
   int64_t tokens = 256;
   std::string phase = "prefill";
   int64_t position = -1;
@@ -166,17 +168,16 @@ Status run(const PlanCommand& o) {
   std::shared_ptr<const GgufFile> file;
   Graph graph;
   if (!o.shape.empty()) {
-    HETERO_TRY(graph, graph_of_shape(o.shape));
+    HETERO_TRY(graph, graph_of_shape(o.shape, DType::kQ4_0, 0, kv_cache_type(o.kv_cache)));
   } else {
     HETERO_TRY(file, GgufFile::open(o.model));
-    HETERO_TRY(graph, build_graph(*file));
+    HETERO_TRY(graph, build_graph(*file, 0, kv_cache_type(o.kv_cache)));
   }
   Profile profile;
   if (o.soc.empty()) {
     HETERO_TRY(profile, read_profile(o.profile));
   } else {
-    HETERO_TRY(const nlohmann::ordered_json json, soc_json(o.soc));
-    HETERO_TRY(Soc soc, soc_from_json(json));
+    HETERO_TRY(Soc soc, load_soc(o.soc, o.set));
     HETERO_TRY(const auto simulator, Simulator::create(std::move(soc), graph));
     HETERO_TRY(const Profile* const simulated, simulator->profile());
     profile = *simulated;
@@ -236,6 +237,9 @@ Command register_plan(CLI::App& app) {
   auto* profile = command->add_option("--profile", o->profile, "Profile to plan by (hetero profile)");
   auto* soc = command->add_option("--soc", o->soc, "Plan for a simulated chip instead (hetero simulate)");
   profile->excludes(soc);
+  command->add_option("--set", o->set, "Change a number of that chip: npu.tflops=34; may be repeated")
+      ->needs(soc);
+  add_kv_cache_option(*command, o->kv_cache);
   command->add_option("--tokens", o->tokens, "Prefill: tokens of the prompt; decode: tokens in the KV cache")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->capture_default_str();

@@ -21,6 +21,7 @@ struct SimulateOptions {
   std::string shape;
   std::string model;
   std::string type = "Q4_0";
+  std::string kv_cache = "auto";
   std::string prompt = "256";
   int64_t decode = 32;
   std::string strategy = "auto";
@@ -37,15 +38,6 @@ struct SimulateOptions {
 
 double millis(Nanos t) {
   return static_cast<double>(t.count()) / 1e6;
-}
-
-Result<Soc> chip(const SimulateOptions& o) {
-  HETERO_TRY(nlohmann::ordered_json json, soc_json(o.soc));
-  for (const std::string& assignment : o.set) {
-    HETERO_RETURN_IF_ERROR(soc_set(json, assignment));
-  }
-  auto soc = soc_from_json(json);
-  return soc.ok() ? std::move(soc) : soc.status().with_prefix(o.soc);
 }
 
 /// "256", or "1:1024:32": from, to and step.
@@ -83,7 +75,7 @@ Result<std::vector<int64_t>> prompts(const std::string& text) {
 Result<Graph> graph(const SimulateOptions& o) {
   if (!o.model.empty()) {
     HETERO_TRY(const auto file, GgufFile::open(o.model, {}));
-    HETERO_TRY(Graph graph, build_graph(*file));
+    HETERO_TRY(Graph graph, build_graph(*file, 0, kv_cache_type(o.kv_cache)));
     for (Weight& w : graph.weights) {
       w.data = nullptr;  // the file is closed; only its shapes count
     }
@@ -93,7 +85,7 @@ Result<Graph> graph(const SimulateOptions& o) {
   if (!type) {
     return invalid_argument(fmt::format("--type: \"{}\" is not a tensor type", o.type));
   }
-  return graph_of_shape(o.shape, *type);
+  return graph_of_shape(o.shape, *type, 0, kv_cache_type(o.kv_cache));
 }
 
 nlohmann::ordered_json phase_json(const SimPhase& phase) {
@@ -327,7 +319,7 @@ Status run_calibration(const SimulateOptions& o, const Soc& soc) {
 }
 
 Status run(const SimulateOptions& o) {
-  HETERO_TRY(Soc soc, chip(o));
+  HETERO_TRY(Soc soc, load_soc(o.soc, o.set));
   if (o.calibrate) {
     return run_calibration(o, soc);
   }
@@ -355,6 +347,7 @@ Command register_simulate(CLI::App& app) {
   auto* model = command->add_option("-m,--model", o->model, "Model by the header of a GGUF file");
   shape->excludes(model);
   command->add_option("--type", o->type, "Tensor type of a model by name")->capture_default_str();
+  add_kv_cache_option(*command, o->kv_cache);
   command->add_option("--prompt", o->prompt, "Tokens of the prompt, or FROM:TO:STEP")->capture_default_str();
   command->add_option("--decode", o->decode, "Tokens to decode")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))

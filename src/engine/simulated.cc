@@ -9,13 +9,8 @@
 
 namespace hetero {
 
-Result<std::vector<FoundProcessor>> find_simulated(const std::string& name_or_path,
-                                                   const std::vector<std::string>& set) {
-  HETERO_TRY(nlohmann::ordered_json json, soc_json(name_or_path));
-  for (const std::string& assignment : set) {
-    HETERO_RETURN_IF_ERROR(soc_set(json, assignment));
-  }
-  HETERO_TRY(Soc soc, soc_from_json(json));
+Result<std::vector<FoundProcessor>> find_simulated(const std::string& name_or_path) {
+  HETERO_TRY(Soc soc, load_soc(name_or_path));
   std::stable_sort(
       soc.processors.begin(), soc.processors.end(),
       [](const SocProcessor& a, const SocProcessor& b) { return a.kind == "cpu" && b.kind != "cpu"; });

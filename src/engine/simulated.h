@@ -9,9 +9,7 @@
 
 namespace hetero {
 
-/// The processors of the chip `name_or_path`, the CPU first, with the numbers in `set` changed
-/// (soc_set). All live in one virtual time, their clock().
-Result<std::vector<FoundProcessor>> find_simulated(const std::string& name_or_path,
-                                                   const std::vector<std::string>& set = {});
+/// The processors of the chip `name_or_path`, the CPU first. All live in one virtual time, their clock().
+Result<std::vector<FoundProcessor>> find_simulated(const std::string& name_or_path);
 
 }  // namespace hetero

@@ -111,6 +111,7 @@ Result<const Profile*> Simulator::profile(OperandOrder order) {
   options.lengths = lengths_;
   options.context = 2048;
   options.rounds = 1;                           // virtual time has no spread
+  options.alone = soc_.profile_alone > 0.0;
   options.time_limit = std::chrono::hours(24);  // of virtual time
   const ProfileIdentity identity{soc_.title, model_shape_key(graph_), "", true};
   HETERO_TRY(Profile measured, measure(graph_, chip.list, identity, options));

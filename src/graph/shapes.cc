@@ -123,13 +123,14 @@ std::vector<std::string> shape_names() {
   return names;
 }
 
-Result<Graph> graph_of_shape(const std::string& name, DType dtype, int64_t context) {
+Result<Graph> graph_of_shape(const std::string& name, DType dtype, int64_t context,
+                             std::optional<DType> kv_cache) {
   for (const Shape& s : kShapes) {
     if (name == s.name) {
       SparseFile sparse;
       HETERO_RETURN_IF_ERROR(sparse.create(header(s, dtype)));
       HETERO_TRY(const auto file, GgufFile::open(sparse.path()));
-      HETERO_TRY(Graph graph, build_graph(*file, context));
+      HETERO_TRY(Graph graph, build_graph(*file, context, kv_cache));
       for (Weight& weight : graph.weights) {
         weight.data = nullptr;  // the file ends here
       }

@@ -1,6 +1,7 @@
 // Models by name, without their weights: enough to plan for and to simulate, not to run.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ std::vector<std::string> shape_names();
 
 /// The graph of a named shape with all matrices in `dtype`, built by build_graph() from a file
 /// of zeros in memory that is never read. Weight::data is nullptr. An unknown name is an error that lists
-/// the known ones.
-Result<Graph> graph_of_shape(const std::string& name, DType dtype = DType::kQ4_0, int64_t context = 0);
+/// the known ones. `context` and `kv_cache`: as for build_graph().
+Result<Graph> graph_of_shape(const std::string& name, DType dtype = DType::kQ4_0, int64_t context = 0,
+                             std::optional<DType> kv_cache = {});
 
 }  // namespace hetero

@@ -24,7 +24,10 @@ struct ProfilerOptions {
   int64_t context = 1024;                                     // the longest that attention is measured with
   int64_t grid = 32;                                          // for ProfiledProcessor::grid
   Nanos time_limit = std::chrono::seconds(60);
-  int rounds = 3;                     // passes that count, behind a first one that warms up
+  int rounds = 3;  // passes that count, behind a first one that warms up
+  /// Products are measured as the paper's profiler does (its Table 3): each is submitted alone and waited
+  /// for in the driver's way, and its time is the control thread's for both and the work between.
+  bool alone = false;
   std::vector<SyncMode> sync;         // empty: "driver" by Fence::wait, "fast" by polling
   std::vector<std::string> settings;  // ProfiledProcessor::setting, by processor
   std::vector<bool> copies_weights;   // by processor
@@ -36,8 +39,8 @@ struct ProfilerOptions {
 
 /// How it measures. Operators run in the model's order, in a few layers (all of them where that is
 /// little), so that caches are as full of other weights as they are in use; an operator's time is
-/// what its queue takes for it, from the end of the one before. A driver that gives no times of its
-/// own for each submission is measured in rows of equal work.
+/// what its queue takes for it, from the end of the one before (but see ProfilerOptions::alone). A driver
+/// that gives no times of its own for each submission is measured in rows of equal work.
 ///
 /// NPUs that can exchange the operands of products (Traits::orders) are measured in the order that is usual
 /// for them first, which contention and hand-offs are measured in, and in the other one last. A stand-in has

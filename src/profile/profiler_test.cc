@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "processor/fake.h"
+#include "sim/sim_processor.h"
 #include "tiny_graph.h"
 
 namespace hetero {
@@ -124,6 +125,40 @@ TEST(Profiler, TheUsualOrderOfOperandsComesFirst) {
     const auto [plain, exchanged] = points_by_order(*first->find("npu0"));
     EXPECT_EQ(plain > 0, orders == OperandOrders::kBoth);
     EXPECT_EQ(exchanged > 0, orders == OperandOrders::kSmallerStays);
+  }
+}
+
+TEST(Profiler, ProductsMeasuredAloneContainTheDriversSubmissionAndWait) {
+  const Soc soc = load_soc("snapdragon-8-gen-3").value();
+  TinyGraph tiny{2};
+  tiny.graph.shape.context = 128;
+  for (Weight& w : tiny.graph.weights) {
+    w.data = nullptr;
+  }
+  const auto profile = [&](bool alone) {
+    const auto world = std::make_shared<World>(soc);
+    const auto gpu = make_sim_processor(world, 1, sim_info(soc, 1), nullptr);
+    Processor* const list[] = {gpu.get()};
+    ProfilerOptions options;
+    options.lengths = {1, 32};
+    options.rounds = 1;
+    options.time_limit = std::chrono::hours(1);
+    options.alone = alone;
+    return measure(tiny.graph, list, {"machine", "model", "2026-11-26", true}, options).value();
+  };
+  const Profile in_queue = profile(false);
+  const Profile alone = profile(true);
+  const SocProcessor& chip = soc.processors[1];
+  for (int op = 0; op < static_cast<int>(tiny.graph.ops.size()); ++op) {
+    const Work work = work_of(tiny.graph, op);
+    const double queue = time_of(in_queue.processors[0], work, 1, 1)->ns;
+    const double single = time_of(alone.processors[0], work, 1, 1)->ns;
+    if (work.kind == "linear") {
+      EXPECT_GE(single, (chip.idle_submit_us + chip.finish_us) * 1e3) << to_string(work);
+      EXPECT_LT(queue, 1e5) << to_string(work);
+    } else {
+      EXPECT_LT(single, 1e5) << to_string(work);
+    }
   }
 }
 

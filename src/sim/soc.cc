@@ -246,6 +246,7 @@ Result<Soc> soc_from_json(const Json& json) {
   HETERO_RETURN_IF_ERROR(read_fields(part("chip"), "chip",
                                      {{"activation_bytes", &soc.activation_bytes, true, kPositive},
                                       {"w4_bits", &soc.w4_bits, false, 0.0},
+                                      {"profile_alone", &soc.profile_alone, false, 0.0},
                                       {"base_watts", &soc.base_watts, false, 0.0}}));
   HETERO_RETURN_IF_ERROR(read_fields(part("control"), "control",
                                      {{"sleep_grain_us", &soc.sleep_grain_us, true, kPositive},
@@ -373,6 +374,15 @@ Result<Json> soc_json(const std::string& name_or_path) {
   } catch (const nlohmann::json::exception& e) {
     return malformed(fmt::format("{}: not JSON: {}", name_or_path, e.what()));
   }
+}
+
+Result<Soc> load_soc(const std::string& name_or_path, const std::vector<std::string>& set) {
+  HETERO_TRY(Json json, soc_json(name_or_path));
+  for (const std::string& assignment : set) {
+    HETERO_RETURN_IF_ERROR(soc_set(json, assignment));
+  }
+  auto soc = soc_from_json(json);
+  return soc.ok() ? std::move(soc) : soc.status().with_prefix(name_or_path);
 }
 
 }  // namespace hetero

@@ -97,6 +97,7 @@ struct Soc {
   double dram_gbps = 0.0;         // all processors together, at best
   double activation_bytes = 0.0;  // of one number
   double w4_bits = 0.0;           // of a weight that the file holds as Q4_0; 0: as there, 4.5
+  double profile_alone = 0.0;     // other than 0: ProfilerOptions::alone
   double sleep_grain_us = 0.0;    // of the control thread
   double poll_us = 0.0;           // one look at a flag
   double dram_pj_per_byte = 0.0;
@@ -130,5 +131,7 @@ Status soc_set(nlohmann::ordered_json& json, const std::string& assignment);
 std::vector<std::string> soc_names();
 /// The JSON of a chip that comes with the program, or of a file ("my.json", "./phone").
 Result<nlohmann::ordered_json> soc_json(const std::string& name_or_path);
+/// The chip itself, with the numbers in `set` changed (soc_set).
+Result<Soc> load_soc(const std::string& name_or_path, const std::vector<std::string>& set = {});
 
 }  // namespace hetero
