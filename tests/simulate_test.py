@@ -106,7 +106,7 @@ class Simulate(unittest.TestCase):
         alone = ('--set', 'chip.profile_alone=1')
         rows = ((128, square, 'npu'), (200, square, 'padding'), (255, square, 'padding'), (256, square, 'npu'),
                 (257, square, 'activation-centric'), (272, square, 'activation-centric'), (256, down, 'weight-centric'),
-                (257, down, 'hybrid'), (300, down, 'hybrid'), (384, down, 'hybrid'))
+                (257, down, 'hybrid'), (300, down, 'hybrid'), (350, down, 'hybrid'), (384, down, 'hybrid'))
         for args, also in (((), ()), (alone, ((193, square, 'padding'),))):
             decode = strategies('decode', 256, *args)
             self.assertEqual([decode[w] for w in (square, wide, down)],

@@ -105,7 +105,8 @@ class Generator {
 
   /// Ways for a processor to compute all rows: as they are; static shapes padded to one length
   /// (rows beyond the longest: as many of that as it takes), or as a row of lengths from the longest
-  /// down with the last one padded.
+  /// down with the last one padded, or, where that is fastest, with an earlier one padded: 350 rows as 256
+  /// and 128.
   std::vector<Cover> covers(int p) const {
     if (!is_static(p)) {
       return {{{0, tokens_, tokens_}}};
@@ -123,7 +124,32 @@ class Generator {
           {done, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - done)});
     }
     const bool same = pipe.size() == padded.size() && pipe.back().padded == padded.back().padded;
-    return same ? std::vector<Cover>{padded} : std::vector<Cover>{padded, pipe};
+    if (same) {
+      return {padded};
+    }
+    const auto time = [&](const Cover& cover) {
+      double sum = 0.0;
+      for (const Piece& piece : cover) {
+        sum += step_time(static_cast<size_t>(p), piece, 0, cols_, {});
+      }
+      return sum;
+    };
+    double least = std::min(time(padded), time(pipe));
+    std::vector<Cover> out = {padded, pipe};
+    Cover begun(pipe.begin(), pipe.begin() + static_cast<int64_t>(padded.size()) - 1);
+    for (size_t i = padded.size(); i < pipe.size(); ++i) {
+      begun.push_back(pipe[i - 1]);
+      Cover shorter = begun;
+      const int64_t done = begun.back().end;
+      shorter.push_back(
+          {done, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - done)});
+      if (time(shorter) < least) {
+        least = time(shorter);
+        out.resize(2);
+        out.push_back(std::move(shorter));
+      }
+    }
+    return out;
   }
 
   /// Whole standard lengths from the longest down, as far as they go into `rows`; a length of one is

@@ -258,6 +258,47 @@ TEST(Candidates, TheBestCutIsAmongThem) {
   }
 }
 
+TEST(Candidates, OfSeveralLengthsAnEarlierOneIsPaddedWhereThatIsFastest) {
+  const auto shape = graph_of_shape("llama-3.2-1b");
+  ASSERT_TRUE(shape.ok());
+  int op = 0;
+  while (shape->op(op).name != "blk.0.ffn_gate_up") {
+    ++op;
+  }
+  Profile profile;
+  ProfiledProcessor npu;
+  npu.id = npu.kind = "npu";
+  npu.static_shapes = true;
+  npu.lengths = {32, 128, 256, 512};
+  npu.series.push_back({{"linear", "Q4_0", 16384, 2048}, {}});
+  for (const auto& [rows, us] : {std::pair(32, 500), {128, 700}, {256, 1400}, {512, 2800}}) {
+    npu.series.back().points.push_back({rows, 0, false, std::chrono::microseconds(us), {}, 1});
+  }
+  profile.processors.push_back(npu);
+  const Members members{{&profile.processors[0]}, 0};
+  const auto rows_of = [](const Candidate& c) {
+    std::vector<int64_t> padded;
+    for (const Part& part : c.parts) {
+      padded.push_back(part.padded);
+    }
+    return padded;
+  };
+  std::set<std::vector<int64_t>> covers;
+  for (const Candidate& c : candidates(*shape, profile, members, op, 350, {})) {
+    covers.insert(rows_of(c));
+    EXPECT_EQ(c.parts.back().token_end, 350);
+  }
+  EXPECT_TRUE(covers.contains({256, 128}));          // 2100 us
+  EXPECT_TRUE(covers.contains({512}));               // 2800 us
+  EXPECT_FALSE(covers.contains({256, 32, 32, 32}));  // 2900 us, and more submissions
+  // 288 rows are 256 and 32, and nothing that is padded is faster.
+  covers.clear();
+  for (const Candidate& c : candidates(*shape, profile, members, op, 288, {})) {
+    covers.insert(rows_of(c));
+  }
+  EXPECT_EQ(covers, (std::set<std::vector<int64_t>>{{512}, {256, 32}}));
+}
+
 TEST(Solve, IsNeverPredictedToBeSlowerThanOneProcessor) {
   for (unsigned seed = 1; seed <= 60; ++seed) {
     std::mt19937 random(seed);
