@@ -61,6 +61,8 @@ class Cli(unittest.TestCase):
         self.assert_error(hetero('run'), 2, '--model')
         self.assert_error(hetero('run', '-m', 'x.gguf'), 2, '-p')
         self.assert_error(hetero('run', '-m', 'x.gguf', '-p', 'x', '--temp', 'hot'), 2, '--temp')
+        for command in [['run', '-p', 'x'], ['chat'], ['bench'], ['plan', '--profile', 'p.json']]:
+            self.assert_error(hetero(*command, '-m', 'x.gguf', '--memory-ratio', '0.9'), 2, '--memory-ratio')
 
     def test_a_missing_model_is_named(self):
         self.assert_error(hetero('run', '-m', '/nonexistent.gguf', '-p', 'x'), 1, '/nonexistent.gguf')

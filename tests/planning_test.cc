@@ -1,6 +1,7 @@
 // Plans by a profile in a whole engine: measured on first use, kept, planned by, and told.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -166,6 +167,67 @@ TEST_F(PlanningScene, KeepsTheChosenColumnsAsLongAsWhatTheyFollowFromIsTheSame) 
   reserve.reserve = {"cpu"};
   ASSERT_TRUE(Engine::open(reserve).ok());
   EXPECT_NE(read()["key"], anew["key"]);
+}
+
+TEST_F(PlanningScene, WeightsTakeNoMoreMemoryThanAllowed) {
+  machine_.npu_script.traits.copies_weights = true;
+  EngineOptions o = options(Strategy::kTensor);
+  const auto ratio = [](Engine& engine, double share) {
+    std::vector<Plan> plans;
+    bool on_npu = false;
+    for (const auto& [head, tokens] : {std::pair(false, 1), std::pair(false, 64), std::pair(true, 1)}) {
+      auto plan = engine.make_plan(head, tokens, share);
+      EXPECT_TRUE(plan.ok()) << plan.status().message();
+      on_npu = on_npu || std::count(plan->processors.begin(), plan->processors.end(), "npu0") > 0;
+      plans.push_back(*std::move(plan));
+    }
+    EXPECT_TRUE(on_npu);
+    return weight_ratio(engine.graph(), plans, [](const std::string& id) { return id == "npu0"; });
+  };
+  ASSERT_TRUE(Engine::open(o).ok());  // leaves a profile
+  // One in which the NPU gains in prompts and loses in decoding.
+  Profile uneven = *read_profile(profiles()[0]);
+  for (ProfiledProcessor& p : uneven.processors) {
+    for (Series& s : p.series) {
+      for (Point& point : s.points) {
+        const int64_t us = s.work.kind != "linear" ? 10 : point.tokens == 1 && p.id == "npu0" ? 400 : 100;
+        point.median = std::chrono::microseconds(p.id == "gpu0" && point.tokens > 1 ? 2 * us : us);
+      }
+    }
+  }
+  uneven.together.clear();
+  ASSERT_TRUE(write_profile(uneven, profiles()[0]).ok());
+  auto free = Engine::open(o);
+  ASSERT_TRUE(free.ok()) << free.status().message();
+  const double most = ratio(**free, o.npu_share);
+  EXPECT_GT(most, 1.2);
+  const std::vector<TokenId> expected = generate(**free);
+  for (const double limit : {1.0, 1.1, 1.0 + (most - 1.0) / 2, most}) {
+    o.memory_ratio = limit;
+    auto bound = Engine::open(o);
+    ASSERT_TRUE(bound.ok()) << bound.status().message();
+    EXPECT_LE(ratio(**bound, o.npu_share), limit + 1e-9);
+    EXPECT_EQ(generate(**bound), expected);
+  }
+}
+
+TEST_F(PlanningScene, ALimitOfMemoryThatRulesCannotKeepIsRefusedWithTheLeast) {
+  machine_.npu_script.traits.copies_weights = true;
+  EngineOptions o = options(Strategy::kLayer);  // prompts on the NPU, decoding on the GPU
+  o.memory_ratio = 1.2;
+  const auto refused = Engine::open(o);
+  ASSERT_FALSE(refused.ok());
+  const std::string message = refused.status().message();
+  const std::string start = "--memory-ratio 1.2: with these plans (layer) weights take at least ";
+  ASSERT_EQ(message.find(start), 0u) << message;
+  o.memory_ratio = std::stod(message.substr(start.size()));
+  EXPECT_GT(o.memory_ratio, 1.5);
+  EXPECT_LE(o.memory_ratio, 2.0);
+  EXPECT_TRUE(Engine::open(o).ok());
+  // The NPU's strategies decode there as well.
+  o = options(Strategy::kNpuPadding);
+  o.memory_ratio = 1.0;
+  EXPECT_TRUE(Engine::open(o).ok());
 }
 
 TEST_F(PlanningScene, AProfileOfSomethingElseIsRefused) {

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 namespace hetero {
 
@@ -14,6 +15,18 @@ uint64_t text_hash(std::string_view text) {
     h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   }
   return h;
+}
+
+Result<std::string> read_text_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return not_found(path + ": cannot be opened for reading");
+  }
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) {
+    return io_error(path + ": cannot be read");
+  }
+  return text;
 }
 
 Status replace_file(const std::string& path, std::string_view text) {

@@ -223,7 +223,6 @@ Result<Opened> open_real(const CharacterizeCommand& o, Progress& progress, Chara
     options.profiler.settings.push_back(
         (m.options.cpus.empty() ? "" : fmt::format("cpus {}; ", fmt::join(m.options.cpus, ","))) +
         (m.options.int8_activations ? "q8" : "f32"));
-    options.profiler.copies_weights.push_back(info.kind == "npu");
     if (info.stand_in) {
       progress.clear();
       fmt::print(stderr, "hetero: {} is a stand-in: {} ({})\n", info.id, info.name, info.provider);
@@ -255,7 +254,6 @@ Result<Opened> open_simulated(const CharacterizeCommand& o, CharacterizeOptions&
                             : p.curve.empty()              ? p.gflops
                                                            : p.curve.back().gflops;
       options.peaks[p.id] = {gflops, p.gbps, gflops > 0.0 ? "the chip's file" : ""};
-      options.profiler.copies_weights.push_back(false);
     }
   }
   out.machine = soc.title;

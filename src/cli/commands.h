@@ -49,7 +49,7 @@ struct ModelOptions {
   int threads = 0;
   int64_t context = 0;
   bool map = true;
-  bool one_copy = false;
+  double memory_ratio = 0.0;
   double npu_share = 0.5;
   std::string profile;
   std::string plan;
@@ -107,8 +107,6 @@ class Progress {
   Nanos updated_{};
 };
 
-Result<std::string> read_file(const std::string& path);
-Result<nlohmann::ordered_json> read_json(const std::string& path);
 /// Prints one JSON document on stdout. Bytes that are not UTF-8 are replaced.
 void print_json(const nlohmann::ordered_json& json);
 /// Like print_json, into a string.

@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
 #include "cli/commands.h"
 #include "engine/simulated.h"
@@ -60,10 +58,12 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   command.add_option("--objective", o.objective, "What plans save: latency or energy")
       ->check(CLI::IsMember({"latency", "energy"}))
       ->capture_default_str();
-  command.add_flag(
-      "--one-copy", o.one_copy,
-      "Weights in memory once: decoding uses the copies that an NPU has, even where that is slower "
-      "(default: where that costs less than a quarter of the time)");
+  command
+      .add_option(
+          "--memory-ratio", o.memory_ratio,
+          "Weights in memory over the model's at most, once a prompt is read; 1: once, as decoding then "
+          "uses the copies that an NPU has (default: where that costs less than a quarter of the time)")
+      ->check(CLI::Range(1.0, 1000.0));
   command
       .add_option("--npu-share", o.npu_share,
                   "Strategy tensor without a profile: the NPU's part of each weight")
@@ -118,7 +118,7 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.request.threads = o.threads;
   options.context = o.context;
   options.map = o.map;
-  options.one_copy = o.one_copy;
+  options.memory_ratio = o.memory_ratio;
   options.npu_share = o.npu_share;
   options.profile = o.profile;
   options.plan = o.plan;
@@ -199,27 +199,6 @@ void Progress::clear() {
     shown_ = false;
   }
   started_ = now();
-}
-
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return not_found(path + ": cannot be opened for reading");
-  }
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) {
-    return io_error(path + ": cannot be read");
-  }
-  return text;
-}
-
-Result<nlohmann::ordered_json> read_json(const std::string& path) {
-  HETERO_TRY(const std::string text, read_file(path));
-  try {
-    return nlohmann::ordered_json::parse(text);
-  } catch (const nlohmann::json::exception& e) {
-    return malformed(fmt::format("{}: not JSON: {}", path, e.what()));
-  }
 }
 
 std::string dump_json(const nlohmann::ordered_json& json, int indent) {

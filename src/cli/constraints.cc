@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "base/files.h"
+#include "base/json_file.h"
 #include "cli/commands.h"
 
 namespace hetero {
@@ -49,14 +51,14 @@ Status apply(const ConstraintOptions& o, GenerateOptions& generate) {
   }
   HETERO_RETURN_IF_ERROR(validate(generate.sampler));
   if (!o.schema_file.empty()) {
-    HETERO_TRY(const nlohmann::ordered_json schema, read_json(o.schema_file));
+    HETERO_TRY(const nlohmann::ordered_json schema, read_json_file(o.schema_file));
     auto grammar = Grammar::from_json_schema(schema);
     HETERO_RETURN_IF_ERROR(grammar.status().with_prefix(o.schema_file));
     generate.grammar = std::move(grammar).value();
   } else if (!o.grammar_file.empty() || !o.grammar_text.empty()) {
     std::string source = o.grammar_text;
     if (!o.grammar_file.empty()) {
-      HETERO_TRY(source, read_file(o.grammar_file));
+      HETERO_TRY(source, read_text_file(o.grammar_file));
     }
     auto grammar = Grammar::from_gbnf(source);
     HETERO_RETURN_IF_ERROR(

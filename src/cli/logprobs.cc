@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/json_file.h"
 #include "cli/commands.h"
 
 namespace hetero {
@@ -32,7 +33,7 @@ double log_sum_exp(std::span<const float> logits) {
 }
 
 Result<std::vector<std::vector<TokenId>>> read_ids(const std::string& path) {
-  HETERO_TRY(const nlohmann::ordered_json json, read_json(path));
+  HETERO_TRY(const nlohmann::ordered_json json, read_json_file(path));
   std::vector<std::vector<TokenId>> lists;
   const auto wrong = [&](const std::string& where) {
     return malformed(fmt::format("{}: {}: expected a list of lists of token ids", path, where));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/files.h"
 #include "cli/commands.h"
 
 namespace hetero {
@@ -28,7 +29,7 @@ double negative_log_likelihood(std::span<const float> logits, TokenId id) {
 }
 
 Status run(const PerplexityOptions& o) {
-  HETERO_TRY(const std::string text, read_file(o.file));
+  HETERO_TRY(const std::string text, read_text_file(o.file));
   HETERO_TRY(const OpenedModel model, open_model(o.model));
   const Tokenizer& tokenizer = model.engine->tokenizer();
   HETERO_TRY(const std::vector<TokenId> ids, tokenizer.encode(text, false, false));

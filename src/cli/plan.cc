@@ -5,9 +5,11 @@
 
 #include "cli/commands.h"
 #include "engine/planning.h"
+#include "engine/session_limits.h"
 #include "engine/simulator.h"
 #include "graph/model.h"
 #include "graph/shapes.h"
+#include "plan/columns.h"
 
 namespace hetero {
 namespace {
@@ -28,6 +30,7 @@ struct PlanCommand {
   std::string objective = "latency";
   std::string sync = "fast";
   int64_t copy_limit = -1;
+  double memory_ratio = 0.0;
   std::string output;
   bool json = false;
 };
@@ -66,6 +69,19 @@ Result<SolveOptions> solve_options(const PlanCommand& o, const Profile& profile)
   out.copy_limit = o.copy_limit;
   out.beyond_paper = !profile.identity.simulated;  // as runs do
   return out;
+}
+
+/// What a run has graphs for; its plans for all lengths, and memory, depend on it.
+Result<CompiledColumns> columns_for_run(const Graph& graph, const Profile& profile,
+                                        const SolveOptions& options) {
+  if (options.strategy && options.strategy != Strategy::kTensor) {
+    return invalid_argument(
+        fmt::format("--memory-ratio: plans of strategy {} go by fixed rules; auto and tensor can be told",
+                    strategy_name(*options.strategy)));
+  }
+  SolveOptions usual = options;
+  usual.predict.position = 0;
+  return choose_columns(graph, profile, usual_passes(kMaxPassTokens), usual);
 }
 
 nlohmann::ordered_json alternatives_json(const std::vector<Alternative>& list, bool in_micros) {
@@ -185,8 +201,15 @@ Status run(const PlanCommand& o) {
   HETERO_TRY(SolveOptions options, solve_options(o, profile));
   const bool decode = o.phase == "decode";
   options.predict.position = o.position >= 0 ? o.position : decode ? o.tokens : 0;
+  CompiledColumns columns;
+  if (o.memory_ratio > 0.0) {
+    HETERO_TRY(columns, columns_for_run(graph, profile, options));
+    options.compiled = [&](const std::string& id, int op) { return columns.of(id, op); };
+    options.twice_limit = decode ? twice_limit(graph, false, o.memory_ratio) : -1;
+  }
   HETERO_TRY(const Solution body, solve(graph, profile, false, decode ? 1 : o.tokens, options));
   options.predict.position = 0;
+  options.twice_limit = o.memory_ratio > 0.0 ? twice_limit(graph, true, o.memory_ratio) : -1;
   HETERO_TRY(const Solution head, solve(graph, profile, true, 1, options));
   if (!o.output.empty()) {
     std::ofstream out(o.output, std::ios::binary);
@@ -217,6 +240,7 @@ Status run(const PlanCommand& o) {
               {"best_single_predicted_ms",
                millis(body.plan.best_single_predicted + head.plan.best_single_predicted)},
               {"copied_bytes", body.copied_bytes + head.copied_bytes},
+              {"twice_bytes", body.twice_bytes + head.twice_bytes},
               {"alternatives", alternatives_json(added(body, head), false)},
               {"operators", std::move(operators)},
               {"unmeasured", body.unmeasured},
@@ -264,6 +288,10 @@ Command register_plan(CLI::App& app) {
       ->check(CLI::IsMember({"fast", "driver"}))
       ->capture_default_str();
   command->add_option("--copy-limit", o->copy_limit, "Bytes of weights that processors may hold copies of");
+  command
+      ->add_option("--memory-ratio", o->memory_ratio,
+                   "Plan as a run does that may hold so many times the model's weights in memory; 1: once")
+      ->check(CLI::Range(1.0, 1000.0));
   command->add_option("-o,--output", o->output, "Write the plan to FILE, for \"run --plan FILE\"");
   command->add_flag("--json", o->json, "Print one JSON document");
   command->footer(

@@ -1,6 +1,8 @@
 // hetero render: a chat template applied to messages, without running a model.
 #include <fmt/format.h>
 
+#include "base/files.h"
+#include "base/json_file.h"
 #include "cli/commands.h"
 #include "text/chat_template.h"
 
@@ -15,14 +17,14 @@ struct RenderOptions {
 };
 
 Status render(const RenderOptions& o) {
-  HETERO_TRY(nlohmann::ordered_json context, read_json(o.context));
+  HETERO_TRY(nlohmann::ordered_json context, read_json_file(o.context));
   if (!context.is_object()) {
     return malformed(o.context + ": expected a JSON object with \"messages\" and other variables");
   }
   std::string source;
   std::string where = o.template_file;
   if (!o.template_file.empty()) {
-    HETERO_TRY(source, read_file(o.template_file));
+    HETERO_TRY(source, read_text_file(o.template_file));
   } else {
     HETERO_TRY(const auto file, GgufFile::open(o.model));
     HETERO_TRY(source, file->get_string("tokenizer.chat_template"));
@@ -67,7 +69,8 @@ Command register_render(CLI::App& app) {
   command->add_flag("--json", o->json, "Print JSON");
   command->footer(
       "Example:\n"
-      "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"add_generation_prompt\": true}' > c.json\n"
+      "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"add_generation_prompt\": true}' "
+      "> c.json\n"
       "  hetero render -m model.gguf --context c.json");
   return [o] { return render(*o); };
 }

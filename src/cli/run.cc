@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "base/files.h"
 #include "cli/chat_prompt.h"
 #include "cli/commands.h"
 #include "engine/generate.h"
@@ -197,7 +198,7 @@ Status run(const RunOptions& o) {
   HETERO_TRY(const OpenedModel model, open_model(o.model));
   std::string text = o.prompt;
   if (!o.prompt_file.empty()) {
-    HETERO_TRY(text, read_file(o.prompt_file));
+    HETERO_TRY(text, read_text_file(o.prompt_file));
   }
   Engine& engine = *model.engine;
   Session& session = *model.session;

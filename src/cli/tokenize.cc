@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/files.h"
+#include "base/json_file.h"
 #include "cli/commands.h"
 
 namespace hetero {
@@ -23,9 +25,11 @@ struct TokenizeOptions {
 
 Status tokenize(const TokenizeOptions& o) {
   HETERO_TRY(const auto tokenizer, load_tokenizer(o.model));
-  const auto encode = [&](const std::string& text) { return tokenizer->encode(text, !o.no_special, !o.no_special); };
+  const auto encode = [&](const std::string& text) {
+    return tokenizer->encode(text, !o.no_special, !o.no_special);
+  };
   if (!o.batch.empty()) {
-    HETERO_TRY(const nlohmann::ordered_json texts, read_json(o.batch));
+    HETERO_TRY(const nlohmann::ordered_json texts, read_json_file(o.batch));
     if (!texts.is_array()) {
       return malformed(o.batch + ": expected a JSON list of texts");
     }
@@ -42,7 +46,7 @@ Status tokenize(const TokenizeOptions& o) {
   }
   std::string text = o.prompt;
   if (!o.file.empty()) {
-    HETERO_TRY(text, read_file(o.file));
+    HETERO_TRY(text, read_text_file(o.file));
   }
   HETERO_TRY(const std::vector<TokenId> ids, encode(text));
   if (o.json) {
@@ -62,14 +66,14 @@ struct DetokenizeOptions {
 };
 
 Status detokenize(const DetokenizeOptions& o) {
-  HETERO_TRY(const nlohmann::ordered_json json, read_json(o.ids));
+  HETERO_TRY(const nlohmann::ordered_json json, read_json_file(o.ids));
   HETERO_TRY(const auto tokenizer, load_tokenizer(o.model));
   const auto decode = [&](const nlohmann::ordered_json& list) -> Result<std::string> {
     std::vector<TokenId> ids;
     for (const auto& id : list) {
       if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= tokenizer->size()) {
-        return malformed(fmt::format("{}: {} is not a token id of this model (0 to {})", o.ids, dump_json(id, -1),
-                                     tokenizer->size() - 1));
+        return malformed(fmt::format("{}: {} is not a token id of this model (0 to {})", o.ids,
+                                     dump_json(id, -1), tokenizer->size() - 1));
       }
       ids.push_back(id.get<TokenId>());
     }

@@ -151,7 +151,7 @@ Status Engine::start_planning() {
   o.sync = sync_name(options_.sync);
   o.objective = options_.objective;
   o.reserve = options_.reserve;
-  o.one_copy = options_.one_copy;
+  o.memory_ratio = options_.memory_ratio;
   o.npu_share = options_.npu_share;
   o.longest_pass = kMaxPassTokens;
   o.progress = options_.progress;

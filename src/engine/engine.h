@@ -33,10 +33,10 @@ struct EngineOptions {
   bool map = true;                // map the file; false: read it whole into memory
   int64_t context = 0;            // tokens; 0: ModelShape::default_context
   std::optional<DType> kv_cache;  // F16 or Q8_0; nullopt: F16, or F32 for models in F32
-  bool one_copy = false;   // weights in memory once, even where decoding becomes slower (PlanningOptions)
-  double npu_share = 0.5;  // of each weight's rows, in strategy tensor by fixed rules
-  std::string profile;     // to plan by (hetero profile); empty: the cached one of these processors
-  std::string plan;        // plans to run as they are (hetero plan -o); empty: none
+  double memory_ratio = 0.0;      // weights in memory over the model's, at most; 0: by PlanningOptions
+  double npu_share = 0.5;         // of each weight's rows, in strategy tensor by fixed rules
+  std::string profile;            // to plan by (hetero profile); empty: the cached one of these processors
+  std::string plan;               // plans to run as they are (hetero plan -o); empty: none
   /// Where strategy auto or tensor has several processors and no profile is cached, measures one first,
   /// within this time, and keeps it; zero: goes by fixed rules.
   Nanos measure_within{};
@@ -193,6 +193,8 @@ class Session {
   Result<const LinkedPlan*> plan(bool head, int64_t tokens);
   Status link(const Key& key, Planned& planned);
   double& share(int64_t tokens) { return npu_share_[tokens == 1 ? 1 : 0]; }
+  /// Started when it is first asked for.
+  CompileThread& compiler();
   void keep_plans();
   void release_copied();
   Status check(std::span<const TokenId> ids) const;

@@ -5,13 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <set>
-#include <sstream>
 
 #include "base/date.h"
 #include "base/files.h"
+#include "base/json_file.h"
 
 namespace hetero {
 namespace {
@@ -49,20 +50,6 @@ ProfileIdentity identity_of(const Graph& graph, std::span<const OpenProcessor> p
     return p.processor->info().provider == "sim";
   });
   return {machine_name(), model_shape_key(graph), today(), simulated};
-}
-
-Result<nlohmann::ordered_json> read_json(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return not_found(file + ": cannot be opened for reading");
-  }
-  std::stringstream text;
-  text << in.rdbuf();
-  try {
-    return nlohmann::ordered_json::parse(text.str());
-  } catch (const nlohmann::json::exception& e) {
-    return malformed(fmt::format("{}: not JSON: {}", file, e.what()));
-  }
 }
 
 /// Whether a profile that was cut short has what planning needs: every operator for one row and for
@@ -124,7 +111,7 @@ std::string columns_cache_file(const Graph& graph, std::span<const OpenProcessor
 }
 
 Result<Profile> read_profile(const std::string& file) {
-  HETERO_TRY(const nlohmann::ordered_json json, read_json(file));
+  HETERO_TRY(const nlohmann::ordered_json json, read_json_file(file));
   auto profile = profile_from_json(json);
   if (!profile.ok()) {
     return profile.status().with_prefix(file);
@@ -145,7 +132,6 @@ Result<Profile> measure_profile(const Graph& graph, std::span<const OpenProcesso
   for (const OpenProcessor& p : processors) {
     list.push_back(p.processor);
     all.settings.push_back(setting_of(p.options));
-    all.copies_weights.push_back(p.processor->traits().copies_weights);
   }
   if (!file.empty()) {
     all.save = [&](const Profile& so_far) {
@@ -195,7 +181,38 @@ Result<std::unique_ptr<Planning>> Planning::create(const Graph& graph, const Sel
     HETERO_RETURN_IF_ERROR(
         planning->choose_compiled(selection, columns_cache_file(graph, processors, options.cache_dir)));
   }
+  if (options.memory_ratio > 0.0) {
+    HETERO_RETURN_IF_ERROR(planning->check_memory(selection, processors));
+  }
   return planning;
+}
+
+Status Planning::check_memory(const Selection& selection, std::span<const OpenProcessor> processors) {
+  std::set<std::pair<bool, int64_t>> passes = {{true, 1}};
+  for (const ExpectedPass& pass : usual_passes(options_.longest_pass)) {
+    passes.insert({false, pass.tokens});
+  }
+  for (const auto& [pass, plan] : given_) {
+    passes.insert(pass);
+  }
+  std::vector<Plan> plans;
+  for (const auto& [head, tokens] : passes) {
+    HETERO_TRY(Plan plan, this->plan(selection, head, tokens));
+    plans.push_back(std::move(plan));
+  }
+  const double ratio = weight_ratio(graph_, plans, [&](const std::string& id) {
+    return std::any_of(processors.begin(), processors.end(), [&](const OpenProcessor& p) {
+      return p.processor->info().id == id && p.processor->traits().copies_weights;
+    });
+  });
+  return ratio <= options_.memory_ratio + 1e-9
+             ? Status()
+             : invalid_argument(fmt::format(
+                   "--memory-ratio {:g}: with these plans ({}) weights take at least {:.3f} times the "
+                   "model's",
+                   options_.memory_ratio,
+                   options_.plan_file.empty() ? strategy_name(selection.strategy) : options_.plan_file,
+                   std::ceil(ratio * 1000.0) / 1000.0));
 }
 
 Status Planning::measure_once(std::span<const OpenProcessor> processors, Nanos within,
@@ -216,7 +233,7 @@ Status Planning::read_plans(std::span<const OpenProcessor> processors) {
   if (options_.plan_file.empty()) {
     return {};
   }
-  HETERO_TRY(const nlohmann::ordered_json json, read_json(options_.plan_file));
+  HETERO_TRY(const nlohmann::ordered_json json, read_json_file(options_.plan_file));
   const auto list =
       json.is_object() && json.contains("plans") ? json["plans"] : nlohmann::ordered_json::array({json});
   for (const auto& one : list) {
@@ -262,8 +279,7 @@ SolveOptions Planning::solve_options(const Selection& selection) const {
 }
 
 Status Planning::choose_compiled(const Selection& selection, const std::string& file) {
-  // A prompt of a few hundred tokens and decoding count most.
-  const std::vector<ExpectedPass> passes = {{1, 1.0}, {64, 0.5}, {256, 1.0}, {options_.longest_pass, 0.5}};
+  const std::vector<ExpectedPass> passes = usual_passes(options_.longest_pass);
   const SolveOptions o = solve_options(selection);
   if (o.strategy && *o.strategy != Strategy::kTensor) {
     return {};  // their rules say what is compiled
@@ -272,7 +288,8 @@ Status Planning::choose_compiled(const Selection& selection, const std::string& 
   const std::string key =
       file.empty() ? "" : fmt::format("{:016x}", text_hash(columns_key(graph_, *profile_, passes, o)));
   if (!file.empty()) {
-    if (const auto kept = read_json(file); kept.ok() && kept->is_object() && kept->value("key", "") == key) {
+    if (const auto kept = read_json_file(file);
+        kept.ok() && kept->is_object() && kept->value("key", "") == key) {
       if (auto columns = columns_from_json(graph_, kept->value("processors", nlohmann::ordered_json()));
           columns.ok()) {
         columns_ = std::move(columns).value();
@@ -310,14 +327,17 @@ Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t token
   if (profile_) {
     SolveOptions o = solve_options(selection);
     o.predict.position = !head && tokens == 1 ? kUsualContext : 0;
+    // What decoding reads stays in memory. Where processors have copies of weights for prompts, the model's
+    // own can go if decoding uses the copies as well.
+    const bool decode = tokens == 1 && columns_;
+    if (decode && options_.memory_ratio > 0.0) {
+      o.twice_limit = twice_limit(graph_, head, options_.memory_ratio);
+    }
     auto solved = solve(graph_, *profile_, head, tokens, o);
-    if (solved.ok() && tokens == 1 && columns_) {
-      // What decoding reads stays in memory. Where processors have copies of weights for prompts, the model's
-      // own can go if decoding uses the copies as well.
-      o.one_copy = true;
+    if (solved.ok() && decode && options_.memory_ratio == 0.0) {
+      o.twice_limit = 0;
       if (auto once = solve(graph_, *profile_, head, tokens, o);
-          once.ok() &&
-          (options_.one_copy || once->predicted <= solved->predicted + solved->predicted / kWorthMemory)) {
+          once.ok() && once->predicted <= solved->predicted + solved->predicted / kWorthMemory) {
         solved = std::move(once);
       }
     }

@@ -28,8 +28,10 @@ struct PlanningOptions {
   Objective objective = Objective::kLatency;
   std::vector<std::string> reserve;
   Bytes copy_limit = -1;
-  /// Decoding never reads weights that processors have copies of, even where that makes it slower.
-  bool one_copy = false;
+  /// Weights in memory over the model's, at most, once a prompt is read: what some processor has a copy of
+  /// need not stay as the file has it, unless decoding reads it. 1: once; 0: as much as a quarter of the time
+  /// of decoding is worth. Copies count as in the file; a processor's own form may take more.
+  double memory_ratio = 0.0;
   double npu_share = 0.5;  // by fixed rules
   int64_t longest_pass = 512;
   const std::atomic<bool>* cancel = nullptr;
@@ -75,6 +77,8 @@ class Planning {
   /// `file`: where the choice is kept; empty: not.
   Status choose_compiled(const Selection& selection, const std::string& file);
   SolveOptions solve_options(const Selection& selection) const;
+  /// An error where plans of usual passes need more than memory_ratio.
+  Status check_memory(const Selection& selection, std::span<const OpenProcessor> processors);
 
   const Graph& graph_;
   const bool automatic_;

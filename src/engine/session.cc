@@ -67,10 +67,7 @@ Status Session::link(const Key& key, Planned& planned) {
     keep_plans();
     return {};
   }
-  if (compiler_ == nullptr) {
-    compiler_ = std::make_unique<CompileThread>(executor_->executables());
-  }
-  if (const CompileThread::Failure failure = compiler_->take_failure(); failure.processor != nullptr) {
+  if (const CompileThread::Failure failure = compiler().take_failure(); failure.processor != nullptr) {
     compiler_->clear();
     HETERO_RETURN_IF_ERROR(engine_.drop(failure.processor->info().id, failure.status));
     HETERO_RETURN_IF_ERROR(follow_engine(nullptr));
@@ -99,6 +96,13 @@ Status Session::link(const Key& key, Planned& planned) {
   HETERO_TRY(planned.linked, executor_->prepare(so_far));
   keep_plans();
   return {};
+}
+
+CompileThread& Session::compiler() {
+  if (compiler_ == nullptr) {
+    compiler_ = std::make_unique<CompileThread>(executor_->executables());
+  }
+  return *compiler_;
 }
 
 /// Forgets plans that have not been in use for long, and gives memory back: what was compiled for plans
@@ -286,7 +290,9 @@ Status Session::follow_engine(const std::atomic<bool>* cancel) {
 /// off for long. Ratios are the plan's only free choice here: what each processor did in the operators
 /// that they share says what the ratio should be.
 void Session::adapt(const LinkedPlan& ran, int64_t tokens) {
-  if (!engine_.options_.adapt || pending_) {
+  // Without a profile, another ratio would be for prompts or for decoding alone, each with copies of its own.
+  const bool bound = engine_.options_.memory_ratio > 0.0 && engine_.profile() == nullptr;
+  if (!engine_.options_.adapt || pending_ || bound) {
     return;
   }
   const auto& processors = executor_->processors();
@@ -339,10 +345,7 @@ void Session::adapt(const LinkedPlan& ran, int64_t tokens) {
     }
   }
   if (!missing.empty()) {
-    if (compiler_ == nullptr) {
-      compiler_ = std::make_unique<CompileThread>(executor_->executables());
-    }
-    compiler_->add(missing);
+    compiler().add(missing);
   }
 }
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "base/json_file.h"
 #include "base/status.h"
 #include "gguf/writer.h"
-#include "import/json_file.h"
 
 namespace hetero {
 

@@ -8,6 +8,8 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/files.h"
+
 namespace hetero {
 namespace {
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <string>
 
+#include "base/json_file.h"
 #include "base/status.h"
 #include "gguf/writer.h"
-#include "import/json_file.h"
 
 namespace hetero {
 

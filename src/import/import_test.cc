@@ -529,7 +529,7 @@ TEST_F(SmallModel, WhatDoesNotFitIsNamed) {
   tokenizer_ = Json::array();
   contains(error(), "tokenizer.json: expected an object");
   std::filesystem::remove(path_ + "/tokenizer.json");
-  contains(import_error(), "tokenizer.json: cannot open");
+  contains(import_error(), "tokenizer.json: cannot be opened");
   EXPECT_FALSE(std::filesystem::exists(out()));
 }
 

@@ -8,7 +8,7 @@
 #include <limits>
 #include <set>
 
-#include "import/json_file.h"
+#include "base/json_file.h"
 
 namespace hetero {
 namespace {

@@ -195,7 +195,7 @@ class Generator {
       key.insert(key.end(), {part.processor, part.token_begin, part.token_end, part.out_begin, part.out_end,
                              part.padded});
     }
-    if (c.parts.empty() || !seen_.insert(key).second || (options_.one_copy && reads_copied(c))) {
+    if (c.parts.empty() || !seen_.insert(key).second || (options_.twice_limit == 0 && reads_copied(c))) {
       return;
     }
     for (Part& part : c.parts) {
@@ -211,7 +211,8 @@ class Generator {
   /// Whether a processor computes columns of which another one has a copy.
   bool reads_copied(const Candidate& c) const {
     return std::any_of(c.parts.begin(), c.parts.end(), [&](const Part& part) {
-      return others_copy(members_, options_, id(part.processor), op_, part.out_begin, part.out_end);
+      return twice_bytes(graph_, members_, options_, id(part.processor), op_, part.out_begin, part.out_end) >
+             0;
     });
   }
 
@@ -563,15 +564,18 @@ bool named(const std::vector<std::string>& list, const ProfiledProcessor& p) {
 
 }  // namespace
 
-bool others_copy(const Members& members, const SolveOptions& options, const std::string& id, int op,
-                 int64_t out_begin, int64_t out_end) {
-  return options.compiled &&
-         std::any_of(members.processors.begin(), members.processors.end(), [&](const ProfiledProcessor* p) {
-           const auto ranges = p->id == id ? std::nullopt : options.compiled(p->id, op);
-           return ranges && std::any_of(ranges->begin(), ranges->end(), [&](const SolveOptions::Columns& r) {
-                    return r.begin < out_end && out_begin < r.end;
-                  });
-         });
+Bytes twice_bytes(const Graph& graph, const Members& members, const SolveOptions& options,
+                  const std::string& id, int op, int64_t out_begin, int64_t out_end) {
+  Bytes bytes = 0;
+  for (const ProfiledProcessor* p : members.processors) {
+    const auto ranges = options.compiled && p->id != id ? options.compiled(p->id, op) : std::nullopt;
+    for (const SolveOptions::Columns& r : ranges.value_or(std::vector<SolveOptions::Columns>())) {
+      const int64_t begin = std::max(r.begin, out_begin);
+      const int64_t end = std::min(r.end, out_end);
+      bytes += begin < end ? weight_bytes(graph, op, begin, end) : 0;
+    }
+  }
+  return bytes;
 }
 
 Members taking_part(const Profile& profile, const SolveOptions& options) {

@@ -37,10 +37,10 @@ struct Members {
 /// The processors that options let take part, in the profile's order.
 Members taking_part(const Profile& profile, const SolveOptions& options);
 
-/// Whether another of the members than `id` has copies of some of the operator's columns
-/// (SolveOptions::compiled).
-bool others_copy(const Members& members, const SolveOptions& options, const std::string& id, int op,
-                 int64_t out_begin, int64_t out_end);
+/// Bytes of the operator's columns [out_begin, out_end) of which another of the members than `id` has copies
+/// (SolveOptions::compiled): in memory twice if `id` reads them.
+Bytes twice_bytes(const Graph& graph, const Members& members, const SolveOptions& options,
+                  const std::string& id, int op, int64_t out_begin, int64_t out_end);
 
 /// cpu, gpu, npu, padding, pipe, weight-centric, activation-centric or hybrid.
 std::string classify(const Members& members, std::span<const Part> parts, int64_t tokens, int64_t cols);

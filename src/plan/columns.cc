@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <map>
 #include <set>
@@ -101,6 +102,70 @@ std::optional<std::vector<Columns>> CompiledColumns::of(const std::string& proce
     }
   }
   return std::nullopt;
+}
+
+std::vector<ExpectedPass> usual_passes(int64_t longest) {
+  return {{1, 1.0}, {64, 0.5}, {256, 1.0}, {longest, 0.5}};
+}
+
+Bytes all_weight_bytes(const Graph& graph) {
+  Bytes bytes = 0;
+  for (const Weight& w : graph.weights) {
+    bytes += w.rows * row_bytes(w.dtype, w.cols);
+  }
+  return bytes;
+}
+
+Bytes twice_limit(const Graph& graph, bool head, double ratio) {
+  std::array<double, 2> linear{};  // bytes of body and head
+  for (int op = 0; op < static_cast<int>(graph.ops.size()); ++op) {
+    if (graph.op(op).is<Linear>()) {
+      linear[graph.in_head(op) ? 1 : 0] +=
+          static_cast<double>(weight_bytes(graph, op, 0, graph.output_cols(op)));
+    }
+  }
+  const double part = linear[head ? 1 : 0] / std::max(1.0, linear[0] + linear[1]);
+  return static_cast<Bytes>((ratio - 1.0) * static_cast<double>(all_weight_bytes(graph)) * part);
+}
+
+double weight_ratio(const Graph& graph, std::span<const Plan> plans,
+                    const std::function<bool(const std::string& id)>& copies) {
+  struct Use {
+    std::set<std::pair<std::string, Columns>> copied;  // each a copy of its own
+    std::vector<Columns> read;                         // where the file has them, in decoding
+  };
+  std::map<int, Use> uses;  // by operator
+  for (const Plan& plan : plans) {
+    for (const Step& step : plan.steps) {
+      const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
+      const Columns columns{step.out_begin, step.out_end};
+      if (graph.op(step.op).is<Linear>() && copies(id)) {
+        uses[step.op].copied.insert({id, columns});
+      } else if (plan.tokens == 1) {
+        uses[step.op].read.push_back(columns);
+      }
+    }
+  }
+  Bytes more = 0;
+  for (const auto& [op, use] : uses) {
+    std::set<int64_t> cuts;
+    for (const auto& [id, c] : use.copied) {
+      more += weight_bytes(graph, op, c.begin, c.end);
+      cuts.insert({c.begin, c.end});
+    }
+    for (const Columns& c : use.read) {
+      cuts.insert({c.begin, c.end});
+    }
+    // What only copies are used of is given back.
+    for (auto end = cuts.begin(), begin = end++; !use.copied.empty() && end != cuts.end(); begin = end++) {
+      const auto inside = [&](const Columns& c) { return c.begin <= *begin && *end <= c.end; };
+      const bool copied =
+          std::any_of(use.copied.begin(), use.copied.end(), [&](const auto& c) { return inside(c.second); });
+      const bool read = std::any_of(use.read.begin(), use.read.end(), inside);
+      more -= copied && !read ? weight_bytes(graph, op, *begin, *end) : 0;
+    }
+  }
+  return 1.0 + static_cast<double>(more) / static_cast<double>(std::max<Bytes>(1, all_weight_bytes(graph)));
 }
 
 Result<CompiledColumns> choose_columns(const Graph& graph, const Profile& profile,

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
@@ -68,7 +70,8 @@ struct Whole {
   std::string strategy;
   Plan plan;
   Prediction prediction;
-  bool eligible = false;  // may be chosen; others are told only
+  bool allowed = false;   // by the strategy; others are told only
+  bool eligible = false;  // and keeps the limits
 };
 
 class Solver {
@@ -128,13 +131,11 @@ class Solver {
     if (whole.ok()) {
       // Auto may take any but npu-online, whose time is mostly compiling; tensor is the best of GPU
       // and NPU, which may be the GPU alone.
-      whole->eligible = options_.strategy
-                            ? strategy == options_.strategy ||
-                                  (options_.strategy == Strategy::kTensor && strategy == Strategy::kGpu)
-                            : strategy != Strategy::kNpuOnline;
-      whole->eligible = whole->eligible &&
-                        (options_.copy_limit < 0 || copied(whole->plan) <= options_.copy_limit) &&
-                        (!options_.one_copy || !reads_copied(whole->plan));
+      whole->allowed = options_.strategy
+                           ? strategy == options_.strategy ||
+                                 (options_.strategy == Strategy::kTensor && strategy == Strategy::kGpu)
+                           : strategy != Strategy::kNpuOnline;
+      whole->eligible = whole->allowed && few_copies(whole->plan) && few_twice(whole->plan);
       wholes_.push_back(std::move(whole).value());
     } else if (strategy == options_.strategy) {
       why_ = whole.status();
@@ -150,12 +151,26 @@ class Solver {
     });
   }
 
-  /// Whether a step computes columns of which another processor has a copy (SolveOptions::compiled).
-  bool reads_copied(const Plan& plan) const {
-    return std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
-      return others_copy(everyone_, options_, plan.processors[static_cast<size_t>(step.processor)], step.op,
-                         step.out_begin, step.out_end);
-    });
+  /// Whether the plan keeps the limits.
+  bool few_copies(const Plan& plan) const {
+    return options_.copy_limit < 0 || copied(plan) <= options_.copy_limit;
+  }
+  bool few_twice(const Plan& plan) const {
+    return options_.twice_limit < 0 || twice(plan) <= options_.twice_limit;
+  }
+
+  /// Bytes of weights that one processor has a copy of and another one reads.
+  Bytes twice(const Plan& plan) const {
+    std::set<std::tuple<int, int, int64_t, int64_t>> seen;
+    Bytes bytes = 0;
+    for (const Step& step : plan.steps) {
+      if (seen.insert({step.processor, step.op, step.out_begin, step.out_end}).second) {
+        bytes +=
+            twice_bytes(graph_, everyone_, options_, plan.processors[static_cast<size_t>(step.processor)],
+                        step.op, step.out_begin, step.out_end);
+      }
+    }
+    return bytes;
   }
 
   /// Bytes of weights that the plan's processors hold copies of.
@@ -344,16 +359,26 @@ class Solver {
       }
       lists.push_back(all.of(op));
     }
-    // Where copies of weights are limited, kinds of work lose the candidates that copy, the ones that
-    // gain least by it first.
+    // Where copies of weights, or weights in memory twice, are limited, kinds of work lose the candidates
+    // that need them, the ones that gain least by it first.
     for (;;) {
       const SearchResult result = search(graph_, profile_, members, ops, lists, options);
       if (result.choices.empty()) {
         return unavailable("no plan keeps the KV cache where it can be read");
       }
       HETERO_TRY(Whole whole, finish(strategy, assemble(members, lists, result)));
-      if (options_.copy_limit < 0 || copied(whole.plan) <= options_.copy_limit ||
-          !drop_copies(members, ops, lists, result)) {
+      const auto copies = [&](int, const Part& part) {
+        return members.processors[static_cast<size_t>(part.processor)]->copies_weights;
+      };
+      const auto reads_twice = [&](int op, const Part& part) {
+        return twice_bytes(graph_, members, options,
+                           members.processors[static_cast<size_t>(part.processor)]->id, op, part.out_begin,
+                           part.out_end) > 0;
+      };
+      const bool copies_less = few_copies(whole.plan);
+      if ((copies_less && few_twice(whole.plan)) ||
+          !(copies_less ? drop_some(members, ops, lists, result, reads_twice)
+                        : drop_some(members, ops, lists, result, copies))) {
         return whole;
       }
     }
@@ -388,31 +413,31 @@ class Solver {
     return plan;
   }
 
-  /// Removes the copying candidates of one kind of work. False: there is none left.
-  bool drop_copies(const Members& members, const std::vector<int>& ops,
-                   std::vector<std::vector<Candidate>>& lists, const SearchResult& result) const {
-    const auto copying = [&](const Candidate& c) {
-      return std::any_of(c.parts.begin(), c.parts.end(), [&](const Part& part) {
-        return members.processors[static_cast<size_t>(part.processor)]->copies_weights;
-      });
+  /// Removes the candidates with such parts from one kind of work. False: there is none that can do without.
+  bool drop_some(const Members& members, const std::vector<int>& ops,
+                 std::vector<std::vector<Candidate>>& lists, const SearchResult& result,
+                 const std::function<bool(int op, const Part&)>& concerned) const {
+    const auto any = [&](int op, const Candidate& c) {
+      return std::any_of(c.parts.begin(), c.parts.end(),
+                         [&](const Part& part) { return concerned(op, part); });
     };
     std::optional<Work> least;
     double least_gain = 0.0;
     for (size_t i = 0; i < ops.size(); ++i) {
       const Candidate& chosen = lists[i][static_cast<size_t>(result.choices[i])];
-      if (!copying(chosen)) {
+      if (!any(ops[i], chosen)) {
         continue;
       }
       double without = -1.0;
       Bytes bytes = 0;
       for (const Candidate& c : lists[i]) {
         const double t = operator_ns(profile_, members, c, options_.predict.sync);
-        if (!copying(c) && (without < 0.0 || t < without)) {
+        if (!any(ops[i], c) && (without < 0.0 || t < without)) {
           without = t;
         }
       }
       for (const Part& part : chosen.parts) {
-        if (members.processors[static_cast<size_t>(part.processor)]->copies_weights) {
+        if (concerned(ops[i], part)) {
           bytes += weight_bytes(graph_, ops[i], part.out_begin, part.out_end);
         }
       }
@@ -428,7 +453,7 @@ class Solver {
     }
     for (size_t i = 0; least && i < ops.size(); ++i) {
       if (work_of(graph_, ops[i]) == *least) {
-        std::erase_if(lists[i], copying);
+        std::erase_if(lists[i], [&](const Candidate& c) { return any(ops[i], c); });
       }
     }
     return least.has_value();
@@ -456,9 +481,8 @@ class Solver {
       solution.alternatives.push_back({w.strategy, w.prediction.total});
     }
     if (best == nullptr) {
-      return !why_.ok() ? why_
-                        : unavailable(fmt::format("no plan holds at most {} bytes of copies of weights",
-                                                  options_.copy_limit));
+      const bool any = std::any_of(wholes_.begin(), wholes_.end(), [](const Whole& w) { return w.allowed; });
+      return any ? unavailable(missed_limit()) : why_;
     }
     solution.plan = best->plan;
     solution.plan.best_single_predicted = best_single.value_or(Nanos{});
@@ -467,12 +491,30 @@ class Solver {
     solution.predicted = best->prediction.total;
     solution.joules = best->prediction.joules;
     solution.copied_bytes = copied(solution.plan);
+    solution.twice_bytes = twice(solution.plan);
     std::stable_sort(solution.alternatives.begin(), solution.alternatives.end(),
                      [](const Alternative& a, const Alternative& b) { return a.predicted < b.predicted; });
     if (options_.explain) {
       explain(solution);
     }
     return solution;
+  }
+
+  /// Which limit no plan keeps, and the least that one needs.
+  std::string missed_limit() const {
+    Bytes least_copied = std::numeric_limits<Bytes>::max();
+    Bytes least_twice = least_copied;
+    for (const Whole& w : wholes_) {
+      if (w.allowed) {
+        least_copied = std::min(least_copied, copied(w.plan));
+        least_twice = std::min(least_twice, twice(w.plan));
+      }
+    }
+    return options_.copy_limit < 0 || least_copied <= options_.copy_limit
+               ? fmt::format("no plan has at most {} bytes of weights in memory twice, the least is {}",
+                             options_.twice_limit, least_twice)
+               : fmt::format("no plan holds at most {} bytes of copies of weights, the least is {}",
+                             options_.copy_limit, least_copied);
   }
 
   void explain(Solution& solution) const {

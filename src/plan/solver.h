@@ -42,9 +42,9 @@ struct SolveOptions {
     auto operator<=>(const Columns&) const = default;
   };
   std::function<std::optional<std::vector<Columns>>(const std::string& id, int op)> compiled;
-  /// Columns that `compiled` gives to one processor are computed by no other, so that the weights behind
-  /// them need not be in memory twice. Fails where they must.
-  bool one_copy = false;
+  /// Bytes of weights that others than the processor with a copy (`compiled`) may read, so that they are in
+  /// memory twice; 0: none; -1: any. Fails where more must be.
+  Bytes twice_limit = -1;
   double npu_share = 0.5;  // of strategies by rules (strategy.h)
   /// Whether to do what the paper does not: cut a pass into two parts by rows, so that one processor works
   /// on one part while the other has what no columns are cut of (attention, norms) of the other part; cut
@@ -82,6 +82,7 @@ struct Solution {
   std::vector<OperatorChoice> operators;
   std::vector<Alternative> alternatives;  // whole plans, fastest first; the chosen one among them
   Bytes copied_bytes = 0;                 // of weights, by processors that hold copies
+  Bytes twice_bytes = 0;                  // of weights that such a processor has and another one reads
   std::vector<std::string> unmeasured;    // work that the profile knows no time of, counted as nothing
 };
 

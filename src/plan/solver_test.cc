@@ -468,14 +468,29 @@ TEST(Solve, WithOneCopyNobodyReadsWhatAnotherHasACopyOf) {
     });
   };
   const auto fast = solve(*graph, profile, false, 1, options);
-  options.one_copy = true;
+  options.twice_limit = 0;
   for (const int64_t tokens : {1, 64, 256}) {
     const auto once = solve(*graph, profile, false, tokens, options);
     ASSERT_TRUE(fast.ok() && once.ok()) << once.status().message();
     EXPECT_TRUE(doubled(fast->plan));
     EXPECT_FALSE(doubled(once->plan)) << tokens;
     EXPECT_TRUE(validate(*graph, once->plan).ok());
+    EXPECT_EQ(once->twice_bytes, 0);
   }
+  // Between the two, as much as is allowed.
+  const Nanos slowest = solve(*graph, profile, false, 1, options)->predicted;
+  options.twice_limit = fast->twice_bytes / 2;
+  const auto some = solve(*graph, profile, false, 1, options);
+  ASSERT_TRUE(some.ok()) << some.status().message();
+  EXPECT_GT(some->twice_bytes, 0);
+  EXPECT_LE(some->twice_bytes, options.twice_limit);
+  EXPECT_GT(some->predicted, fast->predicted);
+  EXPECT_LT(some->predicted, slowest);
+  // The GPU by itself reads all of the NPU's copies.
+  options.strategy = Strategy::kGpu;
+  EXPECT_EQ(solve(*graph, profile, false, 1, options).status().message(),
+            fmt::format("no plan has at most {} bytes of weights in memory twice, the least is {}",
+                        options.twice_limit, fast->twice_bytes));
 }
 
 TEST(Columns, SurviveTheWayToJsonAndBackAndTheKeyTellsWhatTheyFollowFrom) {

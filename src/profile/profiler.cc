@@ -132,7 +132,7 @@ class Profiler {
       out.stand_in = info.stand_in;
       out.setting = p < options_.settings.size() ? options_.settings[p] : "";
       out.static_shapes = processors_[p]->traits().static_shapes;
-      out.copies_weights = p < options_.copies_weights.size() && options_.copies_weights[p];
+      out.copies_weights = processors_[p]->traits().copies_weights;
       out.lengths = options_.lengths;
       out.grid = options_.grid;
       profile_.processors.push_back(std::move(out));

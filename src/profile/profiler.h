@@ -30,7 +30,6 @@ struct ProfilerOptions {
   bool alone = false;
   std::vector<SyncMode> sync;         // empty: "driver" by Fence::wait, "fast" by polling
   std::vector<std::string> settings;  // ProfiledProcessor::setting, by processor
-  std::vector<bool> copies_weights;   // by processor
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(const std::string&, int, int)> progress;  // what, done, total
   /// Called after each piece with what is there so far, to keep it on disk. An error ends measuring.

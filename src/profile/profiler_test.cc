@@ -15,6 +15,7 @@ using ::testing::HasSubstr;
 FakeScript script(bool is_static) {
   FakeScript s;
   s.traits.static_shapes = is_static;
+  s.traits.copies_weights = is_static;
   if (is_static) {
     s.refuses = {"embed", "rope_table", "rms_norm", "rope", "attention", "gated"};
   }
@@ -34,7 +35,6 @@ struct Machine {
     options.context = 100;
     options.rounds = 1;
     options.settings = {"a", "b"};
-    options.copies_weights = {false, true};
   }
 };
 

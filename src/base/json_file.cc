@@ -1,15 +1,10 @@
-#include "import/json_file.h"
+#include "base/json_file.h"
 
 #include <fmt/format.h>
 
-#include "base/memory.h"
+#include "base/files.h"
 
 namespace hetero {
-
-Result<std::string> read_text_file(const std::string& path) {
-  HETERO_TRY(const MappedFile file, MappedFile::open(path));
-  return std::string(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size()));
-}
 
 Result<Json> read_json_file(const std::string& path) {
   HETERO_TRY(const std::string text, read_text_file(path));

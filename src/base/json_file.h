@@ -1,4 +1,4 @@
-// JSON files of a model folder.
+// JSON files, whoever wrote them.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,10 +10,9 @@ namespace hetero {
 
 using Json = nlohmann::ordered_json;
 
-/// Reads and parses; errors name the file.
+/// Reads and parses. Errors name the file.
 Result<Json> read_json_file(const std::string& path);
 /// The same, but null where the file is not there.
 Result<Json> read_json_file_if_there(const std::string& path);
-Result<std::string> read_text_file(const std::string& path);
 
 }  // namespace hetero
