@@ -4,6 +4,7 @@
 // All lengths from 1 to 300 with HETERO_LENGTHS=all (some minutes); else a sample.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -16,7 +17,8 @@ namespace {
 
 constexpr const char* kText =
     "The history of the steam engine begins long before the age of railways. Early machines pumped water out "
-    "of mines, and each of them wasted most of the heat that its fire made. Inventors learned to condense the "
+    "of mines, and each of them wasted most of the heat that its fire made. Inventors learned to condense "
+    "the "
     "steam apart from the cylinder, to let it expand, and to use it twice. Ships followed, then mills, then "
     "locomotives, and with them came standards for screws, gauges and time itself. A traveller in 1850 could "
     "cross a country in a day that had taken a week before, and newspapers printed in the capital were read "
@@ -56,42 +58,59 @@ std::vector<TokenId> greedy(Session& session, const std::vector<TokenId>& prompt
   return g.ok() ? g->ids : std::vector<TokenId>();
 }
 
-TEST(Lengths, EveryStrategyGivesTheSameTokens) {
+/// What a strategy makes of prompts of all lengths, and of a conversation.
+struct Tokens {
+  std::map<int64_t, std::vector<TokenId>> by_length;
+  std::vector<TokenId> conversation;
+};
+
+Tokens tokens_of(Scene& scene) {
+  Tokens tokens;
+  for (const int64_t length : lengths()) {
+    scene.session->truncate(0);
+    tokens.by_length[length] = greedy(*scene.session, text(*scene.engine, static_cast<size_t>(length)), 3);
+  }
+  // Each turn continues on the cache of the ones before; past one pass in the end.
+  scene.session->truncate(0);
+  std::vector<TokenId>& all = tokens.conversation;
+  const std::vector<TokenId> source = text(*scene.engine, 700);
+  for (const auto& [from, to] : {std::pair{0, 40}, {40, 45}, {45, 110}, {110, 640}}) {
+    all.insert(all.end(), source.begin() + from, source.begin() + to);
+    const auto answer = greedy(*scene.session, all, 2);
+    all.insert(all.end(), answer.begin(), answer.end());
+  }
+  return tokens;
+}
+
+class Lengths : public ::testing::TestWithParam<Strategy> {};
+
+TEST_P(Lengths, GiveTheTokensOfTheCpu) {
   const std::string model = real_model();
   if (model.empty()) {
     GTEST_SKIP() << "no real model";
   }
-  std::map<int64_t, std::vector<TokenId>> expected;
-  std::vector<TokenId> turns;
-  int strategies = 0;
-  for (const Strategy strategy : kAllStrategies) {
-    SCOPED_TRACE(strategy_name(strategy));
-    Scene scene(model, strategy);
-    if (scene.absent()) {
-      continue;
-    }
-    ASSERT_TRUE(scene.status.ok()) << scene.status.message();
-    ++strategies;
-    for (const int64_t length : lengths()) {
-      scene.session->truncate(0);
-      const auto ids = greedy(*scene.session, text(*scene.engine, static_cast<size_t>(length)), 3);
-      const auto [known, first] = expected.try_emplace(length, ids);
-      EXPECT_EQ(known->second, ids) << "a prompt of " << length << " tokens";
-    }
-    // A conversation: each turn continues on the cache of the ones before; past one pass in the end.
-    scene.session->truncate(0);
-    std::vector<TokenId> all;
-    const std::vector<TokenId> source = text(*scene.engine, 700);
-    for (const auto& [from, to] : {std::pair{0, 40}, {40, 45}, {45, 110}, {110, 640}}) {
-      all.insert(all.end(), source.begin() + from, source.begin() + to);
-      const auto answer = greedy(*scene.session, all, 2);
-      all.insert(all.end(), answer.begin(), answer.end());
-    }
-    turns = turns.empty() ? all : turns;
-    EXPECT_EQ(all, turns) << "a conversation in four turns";
+  static const Tokens expected = [&] {
+    Scene cpu(model, Strategy::kCpu);
+    return cpu.status.ok() ? tokens_of(cpu) : Tokens();
+  }();
+  ASSERT_FALSE(expected.conversation.empty());
+  Scene scene(model, GetParam());
+  if (scene.absent()) {
+    GTEST_SKIP() << scene.status.message();
   }
-  EXPECT_GE(strategies, 1);
+  ASSERT_TRUE(scene.status.ok()) << scene.status.message();
+  const Tokens found = tokens_of(scene);
+  for (const auto& [length, ids] : expected.by_length) {
+    EXPECT_EQ(found.by_length.at(length), ids) << "a prompt of " << length << " tokens";
+  }
+  EXPECT_EQ(found.conversation, expected.conversation) << "a conversation in four turns";
 }
+
+INSTANTIATE_TEST_SUITE_P(Strategies, Lengths, ::testing::ValuesIn(kAllStrategies), [](const auto& strategy) {
+  std::string name = strategy_name(strategy.param);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 }  // namespace
 }  // namespace hetero

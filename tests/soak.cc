@@ -2,8 +2,9 @@
 // cancellations. Ends with an error if memory grows, if something hangs, or if tokens depend on any of
 // it.
 //
-//   soak MODEL [SECONDS] [SEED]
+//   soak MODEL [SECONDS] [SEED] [STRATEGY...]
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <atomic>
@@ -19,8 +20,8 @@
 namespace hetero {
 namespace {
 
-constexpr Strategy kStrategies[] = {Strategy::kCpu,       Strategy::kGpu,   Strategy::kNpuPadding,
-                                    Strategy::kNpuPipe,   Strategy::kLayer, Strategy::kTensor,
+constexpr Strategy kStrategies[] = {Strategy::kCpu,      Strategy::kGpu,   Strategy::kNpuPadding,
+                                    Strategy::kNpuPipe,  Strategy::kLayer, Strategy::kTensor,
                                     Strategy::kNpuOnline};
 constexpr auto kHang = std::chrono::seconds(120);
 constexpr Bytes kSlack = Bytes{32} << 20;
@@ -59,22 +60,26 @@ class Watchdog {
 
 class Soak {
  public:
-  Soak(std::string model, Nanos time, uint32_t seed)
-      : model_(std::move(model)), end_(now() + time), random_(seed) {}
+  Soak(std::string model, Nanos time, uint32_t seed, std::vector<Strategy> strategies)
+      : model_(std::move(model)), end_(now() + time), random_(seed), strategies_(std::move(strategies)) {}
 
   Status run() {
     // The first round warms up: libraries, pools, caches of drivers.
     for (int round = 0; round < 2 || now() < end_; ++round) {
-      for (const Strategy strategy : kStrategies) {
+      for (const Strategy strategy : strategies_) {
         if (round >= 2 && now() > end_) {
           break;
         }
         HETERO_RETURN_IF_ERROR(
             with_engine(strategy).with_prefix(fmt::format("strategy {}", strategy_name(strategy))));
       }
+      if (generations_ == 0) {
+        return unavailable("no strategy's processors are here");
+      }
       const Bytes resident = resident_bytes();
-      fmt::print("round {}: {} generations, {} cancelled, {} tokens, {:.1f} MB resident\n", round, generations_,
-                 cancelled_, tokens_, static_cast<double>(resident) / 1e6);
+      fmt::print("round {}: {} generations, {} cancelled, {} tokens, {:.1f} MB resident, {:.1f} allocated\n",
+                 round, generations_, cancelled_, tokens_, static_cast<double>(resident) / 1e6,
+                 allocated() / 1e6);
       std::fflush(stdout);
       first_ = round == 1 ? resident : first_;
       if (round > 1 && resident > first_ + first_ / 10 + kSlack) {
@@ -85,9 +90,14 @@ class Soak {
   }
 
  private:
-  int64_t any(int64_t from, int64_t to) {
-    return std::uniform_int_distribution<int64_t>(from, to)(random_);
+  /// By malloc, in blocks that are in use: what grows here is lost, what grows only in resident memory is not
+  /// used.
+  static double allocated() {
+    const struct mallinfo2 info = mallinfo2();
+    return static_cast<double>(info.uordblks + info.hblkhd);
   }
+
+  int64_t any(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_); }
 
   Status with_engine(Strategy strategy) {
     EngineOptions options;
@@ -159,6 +169,7 @@ class Soak {
   std::string model_;
   Nanos end_;
   std::mt19937 random_;
+  std::vector<Strategy> strategies_;
   Watchdog dog_;
   std::map<int64_t, std::vector<TokenId>> truth_;  // by length of the prompt
   Bytes first_ = 0;
@@ -172,7 +183,7 @@ class Soak {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "soak MODEL [SECONDS] [SEED]\n");
+    fmt::print(stderr, "soak MODEL [SECONDS] [SEED] [STRATEGY...]\n");
     return 2;
   }
   if (!std::filesystem::exists(argv[1])) {
@@ -181,7 +192,20 @@ int main(int argc, char** argv) {
   }
   const auto seconds = std::chrono::seconds(argc > 2 ? std::atoll(argv[2]) : 20);
   const auto seed = static_cast<uint32_t>(argc > 3 ? std::atoll(argv[3]) : 1);
-  if (const hetero::Status status = hetero::Soak(argv[1], seconds, seed).run(); !status.ok()) {
+  std::vector<hetero::Strategy> strategies(std::begin(hetero::kStrategies), std::end(hetero::kStrategies));
+  if (argc > 4) {
+    strategies.clear();
+  }
+  for (int i = 4; i < argc; ++i) {
+    const auto strategy = hetero::strategy_from_name(argv[i]);
+    if (!strategy) {
+      fmt::print(stderr, "soak: no strategy '{}'\n", argv[i]);
+      return 2;
+    }
+    strategies.push_back(*strategy);
+  }
+  if (const hetero::Status status = hetero::Soak(argv[1], seconds, seed, std::move(strategies)).run();
+      !status.ok()) {
     fmt::print(stderr, "soak: {}\n", status.message());
     return 1;
   }
