@@ -389,7 +389,11 @@ std::string cpu_name() {
 /// when it was loaded, so the first caller must be confined already. And it moves all that enter
 /// a run to all CPUs of their NUMA node, unless hwloc, through which it does so, is told that it
 /// describes another machine; then hwloc binds nothing. Throws.
+///
+/// Its oneDNN keeps the code of the last 1024 kernels, of graphs long gone too: each engine that cuts weights
+/// anew would add megabytes. 128 are more than one model's graphs have.
 void load_cpu_plugin(ov::Core& core) {
+  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", 0);
   constexpr const char* kVariable = "HWLOC_THISSYSTEM";
   const bool ours = std::getenv(kVariable) == nullptr && setenv(kVariable, "0", 1) == 0;
   try {
