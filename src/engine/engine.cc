@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "engine/session_limits.h"
+#include "engine/passes.h"
 #include "graph/model.h"
 #include "processor/failing.h"
 

@@ -201,6 +201,7 @@ class Session {
   Status body(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
   Status head(int64_t rows, int64_t first_row);
   void count_predicted(bool head, int64_t tokens);
+  int64_t rows_of_next_pass(int64_t left);
   Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
   Status recover(const Status& why, const std::atomic<bool>* cancel);
   Status follow_engine(const std::atomic<bool>* cancel);
@@ -210,6 +211,7 @@ class Session {
   Engine& engine_;
   std::unique_ptr<Executor> executor_;
   std::map<Key, Planned> plans_;
+  std::map<int64_t, Nanos> pass_costs_;  // by rows, as far as they were asked for
   int64_t uses_ = 0;
   std::vector<Executor::WeightPart> copied_;
   std::vector<TokenId> tokens_;

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "engine/engine.h"
-#include "engine/session_limits.h"
+#include "engine/passes.h"
 #include "plan/replace.h"
 
 namespace hetero {
@@ -132,6 +132,17 @@ std::pair<int, int> Session::compiling() const {
   return compiler_ == nullptr ? std::pair(0, 0) : std::pair(compiler_->done(), compiler_->total());
 }
 
+int64_t Session::rows_of_next_pass(int64_t left) {
+  return next_pass(left, [this](int64_t rows) {
+    const auto [cost, added] = pass_costs_.try_emplace(rows);
+    if (added) {
+      const auto plan = engine_.make_plan(false, rows, share(rows));
+      cost->second = plan.ok() ? plan->predicted : Nanos{};
+    }
+    return cost->second;
+  });
+}
+
 Status Session::prepare(int64_t tokens) {
   if (engine_.selection_.strategy == Strategy::kNpuOnline) {
     return {};
@@ -141,8 +152,9 @@ Status Session::prepare(int64_t tokens) {
   std::vector<Key> keys = {{false, 1}, {true, 1}};
   const auto at = tokens > kMaxPassTokens ? keys.begin() : keys.end();
   std::vector<Key> prefill;
-  for (const int64_t pass : {std::min(tokens, kMaxPassTokens), tokens % kMaxPassTokens}) {
-    if (pass > 1 && (prefill.empty() || prefill.front().second != pass)) {
+  for (int64_t left = tokens, pass = 0; left > 0; left -= pass) {
+    pass = rows_of_next_pass(left);
+    if (pass > 1 && std::find(prefill.begin(), prefill.end(), Key{false, pass}) == prefill.end()) {
       prefill.emplace_back(false, pass);
     }
   }
@@ -275,6 +287,7 @@ Status Session::follow_engine(const std::atomic<bool>* cancel) {
   pending_.reset();
   adaptation_.reset();
   plans_.clear();
+  pass_costs_.clear();
   keep_plans();
   if (!whole) {
     const std::vector<TokenId> ids = std::exchange(tokens_, {});
@@ -358,6 +371,7 @@ Status Session::finish_adapting() {
   npu_share_[decode ? 1 : 0] = pending_->share;
   pending_.reset();
   adaptation_.reset();
+  pass_costs_.clear();
   ++adaptations_;
   std::vector<Key> keys;
   std::erase_if(plans_, [&](const auto& entry) {
@@ -381,7 +395,7 @@ Status Session::feed(std::span<const TokenId> ids, const std::atomic<bool>* canc
   HETERO_RETURN_IF_ERROR(check(ids));
   HETERO_RETURN_IF_ERROR(follow_engine(cancel));
   while (!ids.empty()) {
-    const size_t rows = std::min(ids.size(), static_cast<size_t>(kMaxPassTokens));
+    const auto rows = static_cast<size_t>(rows_of_next_pass(static_cast<int64_t>(ids.size())));
     HETERO_RETURN_IF_ERROR(pass(ids.first(rows), rows == ids.size(), cancel));
     ids = ids.subspan(rows);
     if (rows > 1) {
