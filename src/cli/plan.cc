@@ -5,7 +5,7 @@
 
 #include "cli/commands.h"
 #include "engine/planning.h"
-#include "engine/session_limits.h"
+#include "engine/passes.h"
 #include "engine/simulator.h"
 #include "graph/model.h"
 #include "graph/shapes.h"
