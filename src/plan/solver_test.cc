@@ -221,15 +221,19 @@ TEST(Search, FindsWhatTryingEverythingFindsWhereTwoShareACoreAndRowsAreShared) {
   EXPECT_TRUE(rows);
 }
 
+/// The graph of a 1B shape, and its product of gate and up.
+std::pair<Graph, int> large_product() {
+  std::pair<Graph, int> found(*graph_of_shape("llama-3.2-1b"), 0);
+  while (found.first.op(found.second).name != "blk.0.ffn_gate_up") {
+    ++found.second;
+  }
+  return found;
+}
+
 TEST(Candidates, TheBestCutIsAmongThem) {
   for (unsigned seed = 1; seed <= 20; ++seed) {
     std::mt19937 random(seed);
-    const auto shape = graph_of_shape("llama-3.2-1b");
-    ASSERT_TRUE(shape.ok());
-    int op = 0;
-    while (shape->op(op).name != "blk.0.ffn_gate_up") {
-      ++op;
-    }
+    const auto [shape, op] = large_product();
     Profile profile;
     for (const char* kind : {"gpu", "cpu"}) {
       ProfiledProcessor p;
@@ -243,13 +247,13 @@ TEST(Candidates, TheBestCutIsAmongThem) {
     }
     const Members members{{&profile.processors[0], &profile.processors[1]}, 0};
     double among = 1e30;
-    for (const Candidate& c : candidates(*shape, profile, members, op, 1, {})) {
+    for (const Candidate& c : candidates(shape, profile, members, op, 1, {})) {
       among = std::min(among, operator_ns(profile, members, c, "fast"));
     }
     double best = 1e30;
     const int64_t grid = profile.processors[0].grid;
     for (int64_t n = grid; n < 16384; n += grid) {
-      Work work = work_of(*shape, op, 0, n);
+      Work work = work_of(shape, op, 0, n);
       const double a = time_of(profile.processors[0], work, 1, 0)->ns;
       work.n = 16384 - n;
       best = std::min(best, std::max(a, time_of(profile.processors[1], work, 1, 0)->ns));
@@ -259,12 +263,7 @@ TEST(Candidates, TheBestCutIsAmongThem) {
 }
 
 TEST(Candidates, OfSeveralLengthsAnEarlierOneIsPaddedWhereThatIsFastest) {
-  const auto shape = graph_of_shape("llama-3.2-1b");
-  ASSERT_TRUE(shape.ok());
-  int op = 0;
-  while (shape->op(op).name != "blk.0.ffn_gate_up") {
-    ++op;
-  }
+  const auto [shape, op] = large_product();
   Profile profile;
   ProfiledProcessor npu;
   npu.id = npu.kind = "npu";
@@ -284,7 +283,7 @@ TEST(Candidates, OfSeveralLengthsAnEarlierOneIsPaddedWhereThatIsFastest) {
     return padded;
   };
   std::set<std::vector<int64_t>> covers;
-  for (const Candidate& c : candidates(*shape, profile, members, op, 350, {})) {
+  for (const Candidate& c : candidates(shape, profile, members, op, 350, {})) {
     covers.insert(rows_of(c));
     EXPECT_EQ(c.parts.back().token_end, 350);
   }
@@ -293,7 +292,7 @@ TEST(Candidates, OfSeveralLengthsAnEarlierOneIsPaddedWhereThatIsFastest) {
   EXPECT_FALSE(covers.contains({256, 32, 32, 32}));  // 2900 us, and more submissions
   // 288 rows are 256 and 32, and nothing that is padded is faster.
   covers.clear();
-  for (const Candidate& c : candidates(*shape, profile, members, op, 288, {})) {
+  for (const Candidate& c : candidates(shape, profile, members, op, 288, {})) {
     covers.insert(rows_of(c));
   }
   EXPECT_EQ(covers, (std::set<std::vector<int64_t>>{{512}, {256, 32}}));
