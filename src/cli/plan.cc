@@ -4,8 +4,8 @@
 #include <fstream>
 
 #include "cli/commands.h"
-#include "engine/planning.h"
 #include "engine/passes.h"
+#include "engine/planning.h"
 #include "engine/simulator.h"
 #include "graph/model.h"
 #include "graph/shapes.h"

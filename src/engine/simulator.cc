@@ -110,7 +110,7 @@ Result<const Profile*> Simulator::profile(OperandOrder order) {
   ProfilerOptions options;
   options.lengths = lengths_;
   options.context = 2048;
-  options.rounds = 1;                           // virtual time has no spread
+  options.rounds = 1;  // virtual time has no spread
   options.alone = soc_.profile_alone > 0.0;
   options.time_limit = std::chrono::hours(24);  // of virtual time
   const ProfileIdentity identity{soc_.title, model_shape_key(graph_), "", true};

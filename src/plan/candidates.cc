@@ -111,17 +111,20 @@ class Generator {
     if (!is_static(p)) {
       return {{{0, tokens_, tokens_}}};
     }
+    // The rows from `done` on, padded to one length.
+    const auto rest = [&](int64_t done) -> Piece {
+      return {done, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - done)};
+    };
     Cover padded;
     const int64_t longest = lengths(p).back();
     int64_t t = 0;
     for (; tokens_ - t > longest; t += longest) {
       padded.push_back({t, t + longest, longest});
     }
-    padded.push_back({t, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - t)});
+    padded.push_back(rest(t));
     Cover pipe = pieces(p, tokens_);
     if (const int64_t done = pipe.empty() ? 0 : pipe.back().end; done < tokens_) {
-      pipe.push_back(
-          {done, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - done)});
+      pipe.push_back(rest(done));
     }
     const bool same = pipe.size() == padded.size() && pipe.back().padded == padded.back().padded;
     if (same) {
@@ -140,9 +143,7 @@ class Generator {
     for (size_t i = padded.size(); i < pipe.size(); ++i) {
       begun.push_back(pipe[i - 1]);
       Cover shorter = begun;
-      const int64_t done = begun.back().end;
-      shorter.push_back(
-          {done, tokens_, *std::lower_bound(lengths(p).begin(), lengths(p).end(), tokens_ - done)});
+      shorter.push_back(rest(begun.back().end));
       if (time(shorter) < least) {
         least = time(shorter);
         out.resize(2);

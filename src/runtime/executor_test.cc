@@ -33,6 +33,13 @@ struct Machine {
     return executor->prepare(plan);
   }
 
+  /// Body and head of one token.
+  Result<std::pair<const LinkedPlan*, const LinkedPlan*>> token_on_gpu() {
+    HETERO_TRY(const LinkedPlan* const body, prepare(Strategy::kGpu, false, 1));
+    HETERO_TRY(const LinkedPlan* const head, prepare(Strategy::kGpu, true, 1));
+    return std::pair(body, head);
+  }
+
   Status body(Strategy strategy, const std::vector<int32_t>& ids, int64_t position) {
     HETERO_TRY(const LinkedPlan* const plan, prepare(strategy, false, static_cast<int64_t>(ids.size())));
     std::copy(ids.begin(), ids.end(), executor->ids().begin());
@@ -274,17 +281,17 @@ TEST(Executor, TheHeadIsQueuedBehindTheBodyWhereOneProcessorHasBoth) {
   FakeScript slow;
   slow.delay = std::chrono::milliseconds(20);
   Machine machine(slow, {});
-  const auto body = machine.prepare(Strategy::kGpu, false, 1);
-  const auto head = machine.prepare(Strategy::kGpu, true, 1);
-  ASSERT_TRUE(body.ok() && head.ok());
+  const auto token = machine.token_on_gpu();
+  ASSERT_TRUE(token.ok());
+  const auto [body, head] = *token;
   machine.executor->ids()[0] = 3;
   machine.gpu->set_delay({});
-  ASSERT_TRUE(machine.executor->run(**body, 0).ok());
+  ASSERT_TRUE(machine.executor->run(*body, 0).ok());
   const int of_body = machine.gpu->submitted();
   machine.gpu->set_delay(slow.delay);
   machine.executor->ids()[0] = 3;
   machine.executor->clear_use();
-  ASSERT_TRUE(machine.executor->run_with_head(**body, 0, **head, 0).ok());
+  ASSERT_TRUE(machine.executor->run_with_head(*body, 0, *head, 0).ok());
   EXPECT_GT(machine.gpu->most_in_flight(), static_cast<uint64_t>(of_body));
   EXPECT_EQ(machine.executor->use()[1].steps, machine.gpu->submitted() - of_body);
 }
@@ -293,10 +300,10 @@ TEST(Executor, WhatIsLearntOfAHeadDoesNotCountTheBodyBeforeIt) {
   FakeScript slow;
   slow.delay = std::chrono::milliseconds(2);
   Machine machine(slow, {});
-  const auto body = machine.prepare(Strategy::kGpu, false, 1);
-  const auto head = machine.prepare(Strategy::kGpu, true, 1);
-  ASSERT_TRUE(body.ok() && head.ok());
-  ASSERT_TRUE(machine.executor->run_with_head(**body, 0, **head, 0).ok());
+  const auto token = machine.token_on_gpu();
+  ASSERT_TRUE(token.ok());
+  const auto [body, head] = *token;
+  ASSERT_TRUE(machine.executor->run_with_head(*body, 0, *head, 0).ok());
   Nanos whole{};
   Nanos largest{};
   for (const Executor::StepReport& step : machine.executor->report()) {
@@ -314,10 +321,10 @@ TEST(Executor, AFailureOfTheHeadBehindABodyIsReported) {
   ASSERT_TRUE(counting.executor->run(**counted, 0).ok());
   script.fail_at = static_cast<uint64_t>(counting.gpu->submitted()) + 1;  // the head's first
   Machine machine(script, {});
-  const auto body = machine.prepare(Strategy::kGpu, false, 1);
-  const auto head = machine.prepare(Strategy::kGpu, true, 1);
-  ASSERT_TRUE(body.ok() && head.ok());
-  const Status status = machine.executor->run_with_head(**body, 0, **head, 0);
+  const auto token = machine.token_on_gpu();
+  ASSERT_TRUE(token.ok());
+  const auto [body, head] = *token;
+  const Status status = machine.executor->run_with_head(*body, 0, *head, 0);
   EXPECT_EQ(status.code(), Code::kDeviceLost);
   EXPECT_EQ(machine.executor->failed(), 1);
 }
