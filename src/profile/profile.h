@@ -107,6 +107,7 @@ struct Handoff {
   std::string sync;  // "fast" or "driver"
   Nanos median{};
   Nanos spread{};
+  int visits = 1;  // times, apart from each other, that these are medians of
 };
 
 /// One processor while all of a set work at once.
@@ -114,6 +115,7 @@ struct Share {
   std::string id;
   double gbps = 0.0;      // of memory bandwidth that it gets, reading weights
   double slowdown = 1.0;  // of work that is not bound by memory, against working alone
+  int visits = 1;         // times, apart from each other, that these are medians of
 };
 struct Together {
   std::vector<Share> processors;  // sorted by id; one alone as well

@@ -149,16 +149,24 @@ ProfiledProcessor read_processor(const Place& p) {
   return out;
 }
 
+int read_visits(const Place& p) {
+  return p.has("visits") ? static_cast<int>(std::min<int64_t>(p.at("visits").count(1), 1 << 20)) : 1;
+}
+
 Handoff read_handoff(const Place& p) {
-  return {p.at("from").text(), p.at("to").text(), p.at("sync").text(), p.at("median_ns").nanos(),
-          p.has("spread_ns") ? p.at("spread_ns").nanos() : Nanos{}};
+  return {p.at("from").text(),
+          p.at("to").text(),
+          p.at("sync").text(),
+          p.at("median_ns").nanos(),
+          p.has("spread_ns") ? p.at("spread_ns").nanos() : Nanos{},
+          read_visits(p)};
 }
 
 Together read_together(const Place& p) {
   Together t;
   t.processors = p.list<Share>([](const Place& at) {
     return Share{at.at("id").text(), at.at("gbps").number(0.0),
-                 at.has("slowdown") ? at.at("slowdown").number(0.0) : 1.0};
+                 at.has("slowdown") ? at.at("slowdown").number(0.0) : 1.0, read_visits(at)};
   });
   std::sort(t.processors.begin(), t.processors.end(),
             [](const Share& a, const Share& b) { return a.id < b.id; });
@@ -252,13 +260,14 @@ nlohmann::ordered_json to_json(const Profile& profile) {
                         {"to", h.to},
                         {"sync", h.sync},
                         {"median_ns", h.median.count()},
-                        {"spread_ns", h.spread.count()}});
+                        {"spread_ns", h.spread.count()},
+                        {"visits", h.visits}});
   }
   Json& together = json["together"] = Json::array();
   for (const Together& t : profile.together) {
     Json set = Json::array();
     for (const Share& s : t.processors) {
-      set.push_back({{"id", s.id}, {"gbps", s.gbps}, {"slowdown", s.slowdown}});
+      set.push_back({{"id", s.id}, {"gbps", s.gbps}, {"slowdown", s.slowdown}, {"visits", s.visits}});
     }
     together.push_back(std::move(set));
   }

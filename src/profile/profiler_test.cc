@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "processor/fake.h"
+#include "profile/profile_tasks.h"
 #include "sim/sim_processor.h"
 #include "tiny_graph.h"
 
@@ -63,6 +64,12 @@ TEST(Profiler, MeasuresEveryWorkThatAProcessorCanDo) {
                             [&, f = from, t = to](const Handoff& h) { return h.from == f && h.to == t; }));
   }
   EXPECT_EQ(profile->together.size(), 3u);  // each alone, and both
+  for (const Handoff& h : profile->handoffs) {
+    EXPECT_EQ(h.visits, kVisits) << h.from << " " << h.to;
+  }
+  for (const Together& t : profile->together) {
+    EXPECT_EQ(t.processors[0].visits, kVisits);
+  }
   const std::vector<std::string> both = {"gpu0", "npu0"};
   ASSERT_NE(profile->share("npu0", both), nullptr);
   EXPECT_GT(profile->share("npu0", both)->gbps, 0.0);
@@ -192,6 +199,24 @@ TEST(Profiler, GoesOnWhereItWasCutOff) {
   ASSERT_TRUE(
       measure(m.tiny.graph, m.list, {"machine", "model", "2026-11-25", false}, m.options, &*whole).ok());
   EXPECT_EQ(saved, so_far);  // nothing left to do
+}
+
+TEST(Profiler, VisitsOfAnEarlierCallCount) {
+  Machine m;
+  const ProfileIdentity who = {"machine", "model", "2026-11-26", false};
+  Profile known = measure(m.tiny.graph, m.list, who, m.options).value();
+  Share& share = known.together[0].processors[0];
+  share.gbps = 1e6;  // three visits of this, two that find something else
+  share.visits = 3;
+  for (Handoff& h : known.handoffs) {
+    h.median = std::chrono::seconds(9);
+    h.visits = 2;
+  }
+  const Profile again = measure(m.tiny.graph, m.list, who, m.options, &known).value();
+  EXPECT_EQ(again.together[0].processors[0].visits, kVisits);
+  EXPECT_EQ(again.together[0].processors[0].gbps, 1e6);
+  EXPECT_EQ(again.handoffs[0].visits, kVisits);
+  EXPECT_LT(again.handoffs[0].median, std::chrono::seconds(9));
 }
 
 TEST(Profiler, StopsAtTheTimeLimit) {
