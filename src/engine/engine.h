@@ -191,6 +191,7 @@ class Session {
   using Key = std::pair<bool, int64_t>;  // (head, tokens)
 
   Result<const LinkedPlan*> plan(bool head, int64_t tokens);
+  Result<Plan> make_plan(bool head, int64_t rows);
   Status link(const Key& key, Planned& planned);
   double& share(int64_t tokens) { return npu_share_[tokens == 1 ? 1 : 0]; }
   /// Started when it is first asked for.
@@ -211,7 +212,8 @@ class Session {
   Engine& engine_;
   std::unique_ptr<Executor> executor_;
   std::map<Key, Planned> plans_;
-  std::map<int64_t, Nanos> pass_costs_;  // by rows, as far as they were asked for
+  std::map<int64_t, Plan>
+      pass_plans_;  // by rows, of passes that a prompt may be cut into; empty: none is possible
   int64_t uses_ = 0;
   std::vector<Executor::WeightPart> copied_;
   std::vector<TokenId> tokens_;

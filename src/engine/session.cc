@@ -45,10 +45,18 @@ Result<const LinkedPlan*> Session::plan(bool head, int64_t tokens) {
   return plans_[key].linked;  // plans_ may have been cleared meanwhile
 }
 
+/// One that was made to choose passes by is not made again.
+Result<Plan> Session::make_plan(bool head, int64_t rows) {
+  const auto made = pass_plans_.find(rows);
+  return !head && made != pass_plans_.end() && !made->second.steps.empty()
+             ? made->second
+             : engine_.make_plan(head, rows, share(rows));
+}
+
 Status Session::link(const Key& key, Planned& planned) {
   const auto [head, tokens] = key;
   if (!planned.wanted) {
-    HETERO_TRY(planned.wanted, engine_.make_plan(head, tokens, share(tokens)));
+    HETERO_TRY(planned.wanted, make_plan(head, tokens));
   }
   const Plan& wanted = *planned.wanted;
   const std::vector<Compilation> missing = behind_ ? executor_->missing(wanted) : std::vector<Compilation>();
@@ -134,12 +142,15 @@ std::pair<int, int> Session::compiling() const {
 
 int64_t Session::rows_of_next_pass(int64_t left) {
   return next_pass(left, [this](int64_t rows) {
-    const auto [cost, added] = pass_costs_.try_emplace(rows);
-    if (added) {
-      const auto plan = engine_.make_plan(false, rows, share(rows));
-      cost->second = plan.ok() ? plan->predicted : Nanos{};
+    auto found = pass_plans_.find(rows);
+    if (found == pass_plans_.end()) {
+      if (pass_plans_.size() >= kMostPlans) {
+        pass_plans_.clear();
+      }
+      auto plan = engine_.make_plan(false, rows, share(rows));
+      found = pass_plans_.emplace(rows, plan.ok() ? *std::move(plan) : Plan()).first;
     }
-    return cost->second;
+    return found->second.predicted;
   });
 }
 
@@ -166,7 +177,7 @@ Status Session::prepare(int64_t tokens) {
     }
     std::optional<Plan>& wanted = plans_[{head, rows}].wanted;  // plan() below goes on from it
     if (!wanted) {
-      HETERO_TRY(wanted, engine_.make_plan(head, rows, share(rows)));
+      HETERO_TRY(wanted, make_plan(head, rows));
     }
     const std::vector<Compilation> missing = executor_->missing(*wanted);
     if (missing.empty()) {
@@ -287,7 +298,7 @@ Status Session::follow_engine(const std::atomic<bool>* cancel) {
   pending_.reset();
   adaptation_.reset();
   plans_.clear();
-  pass_costs_.clear();
+  pass_plans_.clear();
   keep_plans();
   if (!whole) {
     const std::vector<TokenId> ids = std::exchange(tokens_, {});
@@ -371,7 +382,7 @@ Status Session::finish_adapting() {
   npu_share_[decode ? 1 : 0] = pending_->share;
   pending_.reset();
   adaptation_.reset();
-  pass_costs_.clear();
+  pass_plans_.clear();
   ++adaptations_;
   std::vector<Key> keys;
   std::erase_if(plans_, [&](const auto& entry) {

@@ -283,8 +283,8 @@ std::optional<Timing> time_of(const ProfiledProcessor& processor, const Work& wo
 
 double contended_ns(const Profile& profile, const std::string& id, std::span<const std::string> set,
                     double alone_ns, Bytes bytes) {
-  const Share* shared = profile.share(id, set);
-  if (shared == nullptr || set.size() < 2 || alone_ns <= 0.0) {
+  const Share* shared = set.size() < 2 || alone_ns <= 0.0 ? nullptr : profile.share(id, set);
+  if (shared == nullptr) {
     return alone_ns;
   }
   const Share* alone = profile.share(id, std::span(&id, 1));
