@@ -9,7 +9,9 @@ Meant for stand-ins, which play a GPU and an NPU on a core each: alone, each has
 the CPU on the NPU's core. "of the sum" is the speed together over the sum of both alone, "gain" the speed together over
 the faster one alone; "weights" is the memory that holds weights, "process" all that the process takes, drivers and
 compilers included. Plans of tensor go by a profile that is measured first. All runs take turns (hetero bench); numbers
-are medians. The last columns are not the same comparison: each single processor with both cores, as a machine without
+are medians. "by round" is the median of the rounds' ratios of the sum, each from runs seconds apart, and in brackets their
+quartiles. "two cores" says what the machine itself gave meanwhile: the GPU's speed on two cores over twice that on one. On a
+virtual machine whose host is busy it falls to 0.5, and then no two processors can gain anything. The last columns are not the same comparison: each single processor with both cores, as a machine without
 the other one would use them.
 """
 import argparse
@@ -17,6 +19,7 @@ import datetime
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 
@@ -51,19 +54,24 @@ def main():
             json.dump(rows, f, indent=1)
     found = {(r['test'], r['strategy'], r['threads']): r for r in rows}
     print(f"{os.path.basename(a.model)}, {datetime.date.today()}: `{shlex.join(sys.argv)}`\n")
-    print('| tokens | gpu, 1 core | npu, 1 core | sum | together | tok/s | of the sum | gain | weights / file | '
-          'process / file | gpu, 2 cores | npu, 2 cores |')
-    print('| ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |')
+    print('| tokens | gpu, 1 core | npu, 1 core | sum | together | tok/s | of the sum | by round | two cores | gain | '
+          'weights / file | process / file | gpu, 2 cores | npu, 2 cores |')
+    print('| ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |')
     for prompt in a.prompt.split(','):
         test = f'pp{prompt}'
         alone = [found[test, s, 1]['median_ts'] for s in SINGLES]
+        rounds = list(zip(*(found[test, s, 1]['samples_ts'] for s in SINGLES)))
+        given = statistics.median(two / (2 * one) for two, one in zip(
+            found[test, SINGLES[0], 2]['samples_ts'], found[test, SINGLES[0], 1]['samples_ts']))
         wide = [found[test, s, 2]['median_ts'] for s in SINGLES]
         for strategy in together:
             row = found[test, strategy, 2]
             speed, file = row['median_ts'], row['file_bytes']
+            ratios = sorted(both / sum(one) for both, one in zip(row['samples_ts'], rounds))
+            low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
             print(f"| {prompt} | {alone[0]:.1f} | {alone[1]:.1f} | {sum(alone):.1f} | {strategy} | {speed:.1f} | "
-                  f"{speed / sum(alone):.2f} | {speed / max(alone):.2f} | {row['weight_bytes'] / file:.2f} | "
-                  f"{row['resident_bytes'] / file:.2f} | {wide[0]:.1f} | {wide[1]:.1f} |")
+                  f"{speed / sum(alone):.2f} | {middle:.2f} ({low:.2f}, {high:.2f}) | {given:.2f} | "
+                  f"{speed / max(alone):.2f} | {row['weight_bytes'] / file:.2f} | {row['resident_bytes'] / file:.2f} | {wide[0]:.1f} | {wide[1]:.1f} |")
 
 
 main()
