@@ -202,9 +202,14 @@ Result<std::shared_ptr<OpenClBuffer>> KernelMemory::constants(std::vector<float>
                                                               const std::string& name) {
   const Bytes size = static_cast<Bytes>(values.size() * sizeof(float));
   auto buffer = std::make_shared<OpenClBuffer>(api_, nullptr, size);
-  if (mode_ == MemoryMode::kSvm) {
+  const bool over_host = mode_ == MemoryMode::kHost && device_.is_cpu;
+  if (mode_ == MemoryMode::kSvm || over_host) {
     buffer->constants_ = std::move(values);
     buffer->host_ = reinterpret_cast<std::byte*>(buffer->constants_.data());
+    if (over_host) {
+      HETERO_TRY(buffer->mem_,
+                 create(CL_MEM_READ_ONLY | CL_MEM_USE_HOST_PTR, size, buffer->constants_.data(), name));
+    }
     return buffer;
   }
   HETERO_TRY(buffer->mem_, create(CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size, values.data(), name));

@@ -30,6 +30,10 @@ class OpenClBuffer : public Buffer {
   cl_mem mem() const { return mem_.get(); }  // nullptr in mode kSvm: kernels take host()
   /// Where the first byte lies in mem(), for a view that starts within a page.
   Bytes lead() const { return lead_; }
+  /// Where the host has what mem() begins with.
+  uint64_t address() const {
+    return static_cast<uint64_t>(reinterpret_cast<uintptr_t>(host_)) - static_cast<uint64_t>(lead_);
+  }
 
  private:
   friend class KernelMemory;
@@ -41,7 +45,7 @@ class OpenClBuffer : public Buffer {
   ClMem mem_;
   cl_command_queue mapped_queue_ = nullptr;  // where it is mapped, to unmap it
   void* mapping_ = nullptr;
-  std::vector<float> constants_;   // what host_ points to, for constants in mode kSvm
+  std::vector<float> constants_;   // what host_ points to, for constants in modes without copies of them
   Bytes* device_bytes_ = nullptr;  // counted there, for copies
 };
 

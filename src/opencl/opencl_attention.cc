@@ -155,6 +155,13 @@ Bytes tile_local_bytes(int64_t head_dim) {
 
 }  // namespace
 
+std::string attention_define(int64_t head_dim, DType cache) {
+  return fmt::format("-DHEAD_DIM={}{}", head_dim,
+                     cache == DType::kF16    ? " -DCACHE_F16"
+                     : cache == DType::kQ8_0 ? " -DCACHE_Q8_0"
+                                             : "");
+}
+
 bool attention_fits(const OpenClContext& context, int64_t head_dim) {
   return context.shape.cpu || attention_tile(context.device, head_dim, 1).has_value();
 }
@@ -172,11 +179,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
   made->cache_element = blocks ? 0 : f16 ? 2 : 4;
   const auto program = [&](const std::string& name, std::string_view kernels, const std::string& defines) {
     return kernel_program(context, name, {opencl_kernels::cache, kernels},
-                          fmt::format("-DHEAD_DIM={}{}{}", attention.head_dim,
-                                      f16      ? " -DCACHE_F16"
-                                      : blocks ? " -DCACHE_Q8_0"
-                                               : "",
-                                      defines));
+                          attention_define(attention.head_dim, cache) + defines);
   };
   const auto block = [&](const std::string& name, std::string_view kernels, int64_t queries, int64_t lanes,
                          const std::string& defines) -> Result<AttentionExecutable::Block> {
@@ -187,6 +190,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_attention(OpenClContext& context,
   if (shape.cpu) {
     HETERO_TRY(const auto only, block("attention", opencl_kernels::attention_cpu, kCpuQueries, 1, ""));
     made->blocks.push_back(only);
+    made->step = {StepCode::kAttention, {{}, attention.head_dim, cache}};
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   const auto group =

@@ -5,6 +5,7 @@
 
 #include "opencl/opencl_kernels.h"
 #include "opencl/opencl_ops.h"
+#include "opencl/opencl_steps.h"
 
 namespace hetero {
 namespace {
@@ -100,6 +101,13 @@ Result<std::unique_ptr<OpenClExecutable>> make_expert_linear(OpenClContext& cont
     column += made->experts.used * part.rows;
     made->parts.push_back(std::move(part));
   }
+  const DType dtype = graph.weight(op.weights[0]).dtype;
+  const bool one_type = std::all_of(op.weights.begin(), op.weights.end(),
+                                    [&](WeightId id) { return graph.weight(id).dtype == dtype; });
+  if (context.steps != nullptr && one_type) {
+    made->step = {StepCode::kExpertLinear, {dtype, 0, {}}};
+    HETERO_RETURN_IF_ERROR(context.steps->prepare(context, graph, dtype));
+  }
   return std::unique_ptr<OpenClExecutable>(std::move(made));
 }
 
@@ -112,12 +120,14 @@ Result<std::unique_ptr<OpenClExecutable>> make_expert_executable(OpenClContext& 
   }
   if (const auto* route = op.as<Route>()) {
     auto made = std::make_unique<RouteExecutable>(op.name, tokens);
+    made->step = {StepCode::kRoute, {}};
     HETERO_TRY(made->kernel, row_kernel(context, "route"));
     made->route = *route;
     made->lanes = context.shape.lanes;
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   auto made = std::make_unique<ExpertSumExecutable>(op.name, tokens);
+  made->step = {StepCode::kExpertSum, {}};
   HETERO_TRY(made->kernel, row_kernel(context, "expert_sum"));
   made->used = op.as<ExpertSum>()->used;
   made->shared = op.inputs.size() == 3;

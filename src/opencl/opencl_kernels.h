@@ -21,5 +21,6 @@ extern const std::string_view attention_gpu;
 extern const std::string_view attention_split;
 extern const std::string_view attention_tile;
 extern const std::string_view experts;
+extern const std::string_view steps_cpu;
 
 }  // namespace hetero::opencl_kernels

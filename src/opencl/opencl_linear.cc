@@ -10,6 +10,7 @@
 #include "gguf/dequantize.h"
 #include "opencl/opencl_kernels.h"
 #include "opencl/opencl_ops.h"
+#include "opencl/opencl_steps.h"
 
 namespace hetero {
 namespace {
@@ -27,11 +28,6 @@ constexpr int64_t kSplitLanes = 32;  // of split_x in linear_gpu_matrix.cl
 constexpr int64_t kTunedTokens = 512;    // rows of x for which tiles are compared
 constexpr int64_t kCompared = 1 << 18;   // results that are looked at
 constexpr float kSameResults = 0x1p-7f;  // of the largest one; a wrong kernel is wrong by far more
-
-std::string weight_define(const OpenClContext& context, DType dtype, bool planes) {
-  return fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}{}", traits(dtype).name, context.shape.lanes,
-                     planes ? " -DPLANES" : "");
-}
 
 /// One size of linear_gpu_tile.cl, as a kernel of that name.
 std::string tile_source(const std::string& name, const KernelTile& tile) {
@@ -490,6 +486,11 @@ Status enqueue_linear_gated(KernelQueue& queue, std::span<const HeldLaunch> held
       .enqueue_gated(queue, held, activation, out);
 }
 
+std::string weight_define(const OpenClContext& context, DType dtype, bool planes) {
+  return fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}{}", traits(dtype).name, context.shape.lanes,
+                     planes ? " -DPLANES" : "");
+}
+
 bool in_planes(const OpenClContext& context, DType dtype, int64_t cols) {
   return !context.shape.cpu && context.memory.mode() == MemoryMode::kCopy && cols % 256 == 0 &&
          (dtype == DType::kQ4_0 || dtype == DType::kQ4_1);
@@ -574,6 +575,14 @@ Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, co
   }
   const LinearExecutable::Segment& first = made->segments[0];
   const DType dtype = graph.weight(op.weights[0]).dtype;
+  const bool one_type = std::all_of(op.weights.begin(), op.weights.end(),
+                                    [&](WeightId id) { return graph.weight(id).dtype == dtype; });
+  if (context.steps != nullptr && one_type) {
+    made->step = {StepCode::kLinear, {dtype, 0, {}}};
+    if (slice.op < graph.head_begin || graph.head_begin == 0) {  // nothing follows a head
+      HETERO_RETURN_IF_ERROR(context.steps->prepare(context, graph, dtype));
+    }
+  }
   if (made->segments.size() == 1 && first.bias == nullptr && first.rows == graph.output_cols(slice.op) &&
       first.rows % 16 == 0 && dtype == DType::kQ4_0 && in_planes(context, dtype, made->k) &&
       only_reader(graph, op.outputs[0]) != nullptr) {

@@ -299,6 +299,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   if (const auto* embed = op.as<Embed>()) {
     const Weight& table = graph.weight(op.weights[0]);
     auto made = std::make_unique<EmbedExecutable>(op.name, tokens);
+    made->step = {StepCode::kEmbed, {table.dtype, 0, {}}};
     HETERO_TRY(OpenClProgram * program, weight_program(context, table.dtype, table.cols));
     HETERO_TRY(made->kernel, program->kernel("embed"));
     HETERO_TRY(made->table, weight_buffer(context, {&table}));
@@ -310,6 +311,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   }
   if (const auto* table = op.as<RopeTable>()) {
     auto made = std::make_unique<RopeTableExecutable>(op.name, tokens);
+    made->step = {StepCode::kRopeTable, {}};
     HETERO_TRY(made->kernel, row_kernel(context, "rope_table"));
     HETERO_TRY(made->parts, context.memory.constants(turn_tables(*table), op.name));
     made->pairs = static_cast<int64_t>(table->inv_freq.size());
@@ -319,6 +321,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   }
   if (const auto* norm = op.as<RmsNorm>()) {
     auto made = std::make_unique<RmsNormExecutable>(op.name, tokens);
+    made->step = {StepCode::kNorm, {}};
     const Weight& weight = graph.weight(op.weights[0]);
     HETERO_TRY(made->kernel, row_kernel(context, "rms_norm"));
     HETERO_TRY(made->weight, context.memory.constants(vector_floats(weight), weight.name));
@@ -340,6 +343,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   }
   if (const auto* rope = op.as<Rope>()) {
     auto made = std::make_unique<RopeExecutable>(op.name, tokens);
+    made->step = {StepCode::kRope, {}};
     HETERO_TRY(made->kernel, row_kernel(context, "rope"));
     made->rope = *rope;
     if (!op.weights.empty()) {
@@ -362,6 +366,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
   }
   if (const auto* cap = op.as<SoftCap>()) {
     auto made = std::make_unique<SoftCapExecutable>(op.name, tokens);
+    made->step = {StepCode::kSoftCap, {}};
     HETERO_TRY(made->kernel, row_kernel(context, "soft_cap"));
     made->cap = cap->cap;
     made->cols = graph.output_cols(slice.op);
@@ -369,6 +374,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   auto made = std::make_unique<GatedExecutable>(op.name, tokens);
+  made->step = {StepCode::kGated, {}};
   HETERO_TRY(made->kernel, row_kernel(context, "gated"));
   made->activation = op.as<Gated>()->activation;
   made->cols = graph.output_cols(slice.op);

@@ -4,6 +4,7 @@
 #include <array>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +59,7 @@ KernelShape choose_kernel_shape(const OpenClDevice& device, bool cpu);
 int64_t row_chunk(int64_t lanes, int64_t tokens);
 
 class LayerRunner;
+class StepRunner;
 
 /// What executables are made of. Not thread-safe.
 struct OpenClContext {
@@ -68,7 +70,9 @@ struct OpenClContext {
   KernelMemory& memory;
   ProgramCache& programs;
   KernelTuner& tuner;
-  LayerRunner* layers = nullptr;  // nullptr: every operator has kernels of its own
+  // Several operators in one kernel; nullptr: every operator has kernels of its own.
+  LayerRunner* layers = nullptr;  // GPUs
+  StepRunner* steps = nullptr;    // devices of type CPU
 };
 
 inline int64_t ceil_div(int64_t a, int64_t b) {
@@ -112,12 +116,42 @@ struct LayerPart {
   cl_kernel kernel = nullptr;  // of attention: the one of whole layers
 };
 
+/// Operators in kernels/steps_cpu.cl.
+enum class StepCode : uint64_t {
+  kNone,
+  kEmbed,
+  kRopeTable,
+  kNorm,
+  kLinear,
+  kRope,
+  kAttention,
+  kGated,
+  kSoftCap,
+  kRoute,
+  kExpertLinear,
+  kExpertSum,
+};
+
+/// What the kernel of steps has to be built for.
+struct StepNeeds {
+  std::optional<DType> weights;  // nullopt: any
+  int64_t head_dim = 0;          // 0: any, with any cache
+  DType cache = DType::kF16;
+};
+
+/// What StepRunner (opencl_steps.h) is to know of an executable. kNone: it has kernels of its own only.
+struct StepPart {
+  StepCode code = StepCode::kNone;
+  StepNeeds needs;
+};
+
 class OpenClExecutable : public Executable {
  public:
   explicit OpenClExecutable(std::string name, int64_t max_tokens)
       : name_(std::move(name)), max_tokens_(max_tokens) {}
 
   LayerPart layer_part;
+  StepPart step;
 
   const std::string& name() const { return name_; }
   int64_t max_tokens() const { return max_tokens_; }
@@ -186,6 +220,12 @@ bool attention_fits(const OpenClContext& context, int64_t head_dim);
 /// The same for Route, ExpertLinear and ExpertSum (opencl_experts.cc).
 Result<std::unique_ptr<OpenClExecutable>> make_expert_executable(OpenClContext& context, const Graph& graph,
                                                                  const Op& op, int64_t tokens);
+
+/// Of the kernels of attention in attention_cpu.cl and others.
+std::string attention_define(int64_t head_dim, DType cache);
+
+/// Of the kernels of blocks.cl. planes: see in_planes().
+std::string weight_define(const OpenClContext& context, DType dtype, bool planes);
 
 /// Whether weights of this type and width lie in planes on the device (kernels/blocks.cl).
 bool in_planes(const OpenClContext& context, DType dtype, int64_t cols);

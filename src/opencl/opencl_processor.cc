@@ -83,17 +83,17 @@ Status OpenClProcessor::start() {
   HETERO_TRY(const std::string intervals, choice("HETERO_OPENCL_INTERVALS", {"each", "batch"}));
   if (intervals.empty() ? !device_.is_cpu : intervals == "batch") {
     timeline_.mark_batches(queue_.get());
-    timeline_.before_waiting([this] {
-      if (!holds_) {
-        return;
-      }
-      const std::lock_guard lock(mutex_);
-      if (const Status status = enqueue_held(); !status.ok()) {
-        (void)timeline_.poison(status);
-      }
-    });
     may_wait_ = true;
   }
+  timeline_.before_waiting([this] {
+    if (!holds_) {
+      return;
+    }
+    const std::lock_guard lock(mutex_);
+    if (const Status status = enqueue_held(); !status.ok()) {
+      (void)timeline_.poison(status);
+    }
+  });
   if (device_.is_cpu && (threads > 0 || !options_.cpus.empty())) {
     timeline_.wait_by_callback(queue_.get());
   }
@@ -123,7 +123,10 @@ Status OpenClProcessor::start() {
   }
   kernel_shape.half_tiles =
       !kernel_shape.cpu && device_.half && (arithmetic.empty() ? !device_.is_cpu : arithmetic == "f16");
-  HETERO_TRY(const std::string join, choice("HETERO_OPENCL_JOIN", {"none", "gated", "all", "layers"}));
+  HETERO_TRY(const std::string join,
+             choice("HETERO_OPENCL_JOIN", {"none", "gated", "all", "layers", "steps"}));
+  const bool in_steps = !may_wait_ && intervals != "each" && join != "none" && kernel_shape.cpu &&
+                        device_.is_cpu && (device_.compute_units == 1 || join == "steps");
   may_wait_ = may_wait_ && join != "none";
   kernel_shape.join_norms = join != "gated";
   traits_.joined = may_wait_ && !kernel_shape.cpu ? static_cast<int>(held_.size()) : 0;
@@ -150,16 +153,22 @@ Status OpenClProcessor::start() {
   const auto use = [&](MemoryMode with) -> Status {
     kernels_.reset();
     layers_.reset();
+    steps_.reset();
     memory_ = std::make_unique<KernelMemory>(api_, device_, context_.get(), queue_.get(), with);
     layers_ = in_layers && with == MemoryMode::kCopy
                   ? std::make_unique<LayerRunner>(api_, device_, queue_.get(), *memory_)
                   : nullptr;
-    kernels_ = std::make_unique<OpenClContext>(OpenClContext{api_, device_, kernel_shape, queue_.get(),
-                                                             *memory_, *programs_, *tuner_, layers_.get()});
+    kernels_ = std::make_unique<OpenClContext>(OpenClContext{
+        api_, device_, kernel_shape, queue_.get(), *memory_, *programs_, *tuner_, layers_.get(), nullptr});
     traits_.coherent = with != MemoryMode::kCopy;
     traits_.copies_weights = with == MemoryMode::kCopy;
     traits_.joined = traits_.coherent ? 0 : traits_.joined;  // no weights in planes
-    return probe();
+    HETERO_RETURN_IF_ERROR(probe());
+    if (in_steps && same_addresses_) {
+      steps_ = std::make_unique<StepRunner>(api_, *memory_, join == "steps");
+      kernels_->steps = steps_.get();
+    }
+    return {};
   };
   Status status = use(mode);
   if (!status.ok() && mode != MemoryMode::kCopy && memory.empty()) {
@@ -194,7 +203,7 @@ Status OpenClProcessor::probe() {
     }
     KernelQueue queue{api_, queue_.get(), Events::kFirstAndLast, {}, {}};
     KernelCall call(queue, kernel);
-    call.memory(*x_buffer).memory(*y_buffer).number(kCount);
+    call.memory(*x_buffer).memory(*y_buffer).number(kCount).value<cl_ulong>(x_buffer->address());
     HETERO_RETURN_IF_ERROR(call.run(1, 1, kernels_->shape.lanes).with_prefix(device_.info.name));
     HETERO_RETURN_IF_ERROR(
         cl_status(api_.Finish(queue_.get()), fmt::format("{}: clFinish", device_.info.name)));
@@ -205,6 +214,7 @@ Status OpenClProcessor::probe() {
         fmt::format("{}: clGetEventProfilingInfo", device_.info.name)));
     // The host always hears late, so the smallest difference is the closest to the truth.
     offset = std::min(offset, finished - Nanos(static_cast<int64_t>(end)));
+    same_addresses_ = traits_.coherent && y[kCount] == 1;
     for (int i = 0; traits_.coherent && i < kCount; ++i) {
       if (y[i] != x[i] + 1) {
         return unsupported(fmt::format("{}: host and device do not see one memory", device_.info.name));
@@ -262,7 +272,11 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
   const auto failed = [&](const Status& status) {
     return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
   };
-  if (layers_ != nullptr) {
+  if (steps_ != nullptr) {
+    if (const Status status = submit_step(queue, ours, launch); !status.ok()) {
+      return failed(status);
+    }
+  } else if (layers_ != nullptr) {
     Status status;
     if (!layers_->empty() && !layers_->takes(ours, launch)) {
       status = enqueue_layers(queue);
@@ -284,6 +298,28 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
     return failed(status);
   }
   return Fence{&timeline_, timeline_.add(std::move(queue.first), std::move(queue.last), ours.name())};
+}
+
+Status OpenClProcessor::submit_step(KernelQueue& queue, const OpenClExecutable& executable,
+                                    const Launch& launch) {
+  if (!steps_->takes(executable, launch)) {
+    HETERO_RETURN_IF_ERROR(enqueue_held());
+    if (!steps_->takes(executable, launch)) {
+      ++enqueued_;
+      return executable.enqueue(queue, launch);
+    }
+  }
+  steps_->hold(executable, launch);
+  holds_ = true;
+  return steps_->full() ? enqueue_steps(queue) : Status();
+}
+
+Status OpenClProcessor::enqueue_steps(KernelQueue& queue) {
+  holds_ = false;
+  ++enqueued_;
+  HETERO_RETURN_IF_ERROR(steps_->enqueue(queue));
+  // The device begins while the next ones are prepared.
+  return cl_status(api_.Flush(queue_.get()), "clFlush");
 }
 
 Status OpenClProcessor::enqueue(KernelQueue& queue, const OpenClExecutable& executable,
@@ -329,6 +365,15 @@ Status OpenClProcessor::enqueue_waiting(KernelQueue& queue) {
 }
 
 Status OpenClProcessor::enqueue_held() {
+  if (steps_ != nullptr) {
+    if (steps_->empty()) {
+      return {};
+    }
+    KernelQueue queue{api_, queue_.get(), Events::kFirstAndLast, {}, {}};
+    const Status status = enqueue_steps(queue).with_prefix(device_.info.name);
+    timeline_.attach(std::move(queue.first), std::move(queue.last));
+    return status;
+  }
   KernelQueue queue{api_, queue_.get(), Events::kNone, {}, {}};
   Status status;
   if (layers_ != nullptr && !layers_->empty()) {

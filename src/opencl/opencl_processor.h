@@ -10,11 +10,14 @@
 //                                       a tile or a matrix one, for types that have both
 //   HETERO_OPENCL_ARITHMETIC=f32|f16    of products with many rows in kernels for GPUs; by default f16
 //                                       on GPUs that have it
-//   HETERO_OPENCL_JOIN=none|gated|all|layers
+//   HETERO_OPENCL_JOIN=none|gated|all|layers|steps
 //                                       which submissions of one token become one kernel: products with
 //                                       the SwiGLU after them, or also with the norm before, or also
 //                                       whole layers (opencl_layers.h); by default the last where there
-//                                       are units for matrices, otherwise all
+//                                       are units for matrices, otherwise all. On devices of type CPU
+//                                       with one compute unit operators are steps of one kernel
+//                                       (opencl_steps.h) unless it is none; steps: elsewhere as well, and
+//                                       operators that are submitted alone
 //   HETERO_OPENCL_MATRICES=emulate|off  without the units that linear_gpu_matrix.cl wants
 //   HETERO_OPENCL_INTERVALS=each|batch  intervals of submissions, or of all up to a flush (see
 //                                       OpenClTimeline::mark_batches)
@@ -30,6 +33,7 @@
 #include "opencl/kernel_memory.h"
 #include "opencl/opencl_layers.h"
 #include "opencl/opencl_ops.h"
+#include "opencl/opencl_steps.h"
 #include "opencl/opencl_timeline.h"
 #include "opencl/program_cache.h"
 #include "processor/processor.h"
@@ -64,6 +68,8 @@ class OpenClProcessor : public Processor {
   int64_t enqueued() const { return enqueued_; }
   /// Layers that were run as parts of one kernel, since open().
   int64_t layers_run() const { return layers_ ? layers_->layers_run() : 0; }
+  /// Submissions that were run as steps of one kernel, since open().
+  int64_t steps_run() const { return steps_ ? steps_->steps_run() : 0; }
   MemoryMode memory_mode() const { return memory_->mode(); }
 
  private:
@@ -76,6 +82,9 @@ class OpenClProcessor : public Processor {
   Status warm_up(const OpenClExecutable& executable);
   /// Enqueues one launch, or has it wait for the next one.
   Status enqueue(KernelQueue& queue, const OpenClExecutable& executable, const Launch& launch);
+  /// Has the launch wait for more, or enqueues it.
+  Status submit_step(KernelQueue& queue, const OpenClExecutable& executable, const Launch& launch);
+  Status enqueue_steps(KernelQueue& queue);
   /// Enqueues the layers that are held, and what was begun of one.
   Status enqueue_layers(KernelQueue& queue);
   /// Enqueues the launches that wait for the next one: those in held_, or the layers as well.
@@ -97,6 +106,7 @@ class OpenClProcessor : public Processor {
   std::unique_ptr<ProgramCache> programs_;
   std::unique_ptr<KernelTuner> tuner_;
   std::unique_ptr<LayerRunner> layers_;  // nullptr: layers are not run in one kernel
+  std::unique_ptr<StepRunner> steps_;    // nullptr: operators are not steps of one kernel
   std::unique_ptr<OpenClContext> kernels_;
   /// Launches that wait for the next one (see OpenClExecutable::may_wait): a RmsNorm, a Linear or both.
   /// They have tickets, but no events: batches have none but their first and last.
@@ -105,6 +115,7 @@ class OpenClProcessor : public Processor {
   size_t held_count_ = 0;
   std::atomic<bool> holds_ = false;
   bool may_wait_ = false;
+  bool same_addresses_ = false;  // kernels see memory at the host's addresses
   int64_t enqueued_ = 0;
   PageMemory scratch_;  // what warm-ups are bound to
   std::unique_ptr<OpenClBuffer> scratch_buffer_;

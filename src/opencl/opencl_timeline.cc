@@ -43,6 +43,13 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
   return ticket;
 }
 
+void OpenClTimeline::attach(ClEvent first, ClEvent last) {
+  const std::lock_guard lock(mutex_);
+  Entry& slot = entry(issued_);
+  slot.first = std::move(first);
+  slot.last = std::move(last);
+}
+
 Events OpenClTimeline::wanted_events() const {
   const std::lock_guard lock(mutex_);
   return mark_queue_ == nullptr ? Events::kFirstAndLast : batch_first_ ? Events::kNone : Events::kFirst;

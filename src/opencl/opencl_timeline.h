@@ -24,6 +24,9 @@ class OpenClTimeline : public Timeline {
   /// operator's name is copied.
   uint64_t add(ClEvent first, ClEvent last, const std::string& what);
 
+  /// Gives the last ticket the events of all that was submitted without any before it.
+  void attach(ClEvent first, ClEvent last);
+
   /// From here on only the first kernel after a mark has an event, and the mark itself: drivers of
   /// GPUs charge for events with timestamps (docs/devices.md). All submissions between two marks are
   /// then done at the second one, and the last of them has the interval of all.

@@ -9,7 +9,7 @@
 #define KEYS 32     // decoded at a time; a multiple of 8
 
 // `count` rows of a cache, from element `at` on, as floats, zeros behind HEAD_DIM and behind the last row.
-inline void load_rows(global const CACHE_TYPE* cache, long at, long stride, int count, local float* out) {
+inline void load_rows(global const CACHE_TYPE* cache, long at, long stride, int count, SHARED float* out) {
   for (int j = 0; j < count; ++j, at += stride, out += PADDED) {
     for (int i = 0; i + 8 <= HEAD_DIM; i += 8) {
       vstore8(cache8(cache, at + i), 0, out + i);
@@ -23,19 +23,19 @@ inline void load_rows(global const CACHE_TYPE* cache, long at, long stride, int 
   }
 }
 
-kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_stride,              //
-                                 global const CACHE_TYPE* k_cache, long k_offset, long k_stride,  //
-                                 global const CACHE_TYPE* v_cache, long v_offset, long v_stride,  //
-                                 global float* a, long a_offset, long a_stride,                   //
-                                 int group, float scale, float cap, int window, int position, int tokens) {
-  local float rows[KEYS * PADDED] __attribute__((aligned(32)));
-  local float queries[QUERIES * PADDED] __attribute__((aligned(32)));
-  local float sums[QUERIES * PADDED] __attribute__((aligned(32)));
-  local float scores[QUERIES * KEYS] __attribute__((aligned(32)));
+TASK attention(global const float* q, long q_offset, long q_stride,              //
+               global const CACHE_TYPE* k_cache, long k_offset, long k_stride,  //
+               global const CACHE_TYPE* v_cache, long v_offset, long v_stride,  //
+               global float* a, long a_offset, long a_stride,                   //
+               int group, float scale, float cap, int window, int position, int tokens AT_GROUP) {
+  SHARED float rows[KEYS * PADDED] __attribute__((aligned(32)));
+  SHARED float queries[QUERIES * PADDED] __attribute__((aligned(32)));
+  SHARED float sums[QUERIES * PADDED] __attribute__((aligned(32)));
+  SHARED float scores[QUERIES * KEYS] __attribute__((aligned(32)));
   float top[QUERIES];
   float total[QUERIES];
-  const int kv_head = get_group_id(0);
-  const int first = get_group_id(1) * QUERIES;
+  const int kv_head = GROUP(0);
+  const int first = GROUP(1) * QUERIES;
   const int count = min(QUERIES, tokens * group - first);
   if (count <= 0) {
     return;
@@ -61,9 +61,9 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
     const int keys = min(KEYS, seen - begin);
     load_rows(k_cache, k_offset + begin * k_stride, k_stride, keys, rows);
     for (int r = 0; r < even; r += 2) {
-      local const float* q0 = queries + r * PADDED;
+      SHARED const float* q0 = queries + r * PADDED;
       for (int j = 0; j < KEYS; j += 4) {
-        local const float* k0 = rows + j * PADDED;
+        SHARED const float* k0 = rows + j * PADDED;
         float8 s00 = 0.0f, s01 = 0.0f, s02 = 0.0f, s03 = 0.0f, s10 = 0.0f, s11 = 0.0f, s12 = 0.0f, s13 = 0.0f;
         for (int i = 0; i < PADDED; i += 8) {
           const float8 u0 = vload8(0, q0 + i), u1 = vload8(0, q0 + PADDED + i);
@@ -85,7 +85,7 @@ kernel LANE_GROUP void attention(global const float* q, long q_offset, long q_st
       const int last = position + min(first + r, tokens * group - 1) / group + 1 - begin;
       const int visible = min(keys, last);
       const int hidden = window > 0 ? min(KEYS, last - window) : 0;
-      local float* s = scores + r * KEYS;
+      SHARED float* s = scores + r * KEYS;
       if (cap > 0.0f) {
         for (int j = 0; j < KEYS; j += 8) {
           vstore8(cap * tanh(vload8(0, s + j) / cap), 0, s + j);

@@ -449,11 +449,11 @@ inline Floats row_floats(global const float* row, uint i, uint cols) {
 }
 
 // x = scale * table[id]. Groups along dimension 0 share a row, dimension 1 is the token.
-kernel LANE_GROUP void embed(global const int* ids, long ids_offset, long ids_stride,  //
-                             global float* x, long x_offset, long x_stride,            //
-                             global const uchar* table, long table_bytes, int rows, int cols, float scale,
-                             int tokens) {
-  const int t = get_group_id(1);
+TASK embed(global const int* ids, long ids_offset, long ids_stride,  //
+           global float* x, long x_offset, long x_stride,            //
+           global const uchar* table, long table_bytes, int rows, int cols, float scale,
+           int tokens AT_GROUP) {
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }

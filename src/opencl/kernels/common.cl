@@ -8,12 +8,26 @@
 //   NORM_LANES the same in rms_norm, which has no other work-groups to hide its waiting behind
 //   PTX        1: the compiler takes PTX in between, NVIDIA's
 //   SUBGROUPS  1: sub_group_reduce_add may be used
+//   STEPS      1: tasks are functions that steps_cpu.cl calls instead of kernels; with CPU_SHAPE
 
 #if SUBGROUPS && __OPENCL_C_VERSION__ < 300
 #pragma OPENCL EXTENSION cl_khr_subgroups : enable
 #endif
 
 #define LANE_GROUP __attribute__((reqd_work_group_size(LANES, 1, 1)))
+
+// A kernel, or with STEPS a function that is told its work-group. SHARED: memory of a work-group.
+#if STEPS
+#define TASK static inline void
+#define AT_GROUP , const int group0, const int group1
+#define GROUP(dimension) group##dimension
+#define SHARED
+#else
+#define TASK kernel LANE_GROUP void
+#define AT_GROUP
+#define GROUP(dimension) get_group_id(dimension)
+#define SHARED local
+#endif
 
 inline float sum8(float8 v) {
   const float4 a = v.lo + v.hi;
@@ -24,7 +38,7 @@ inline float sum8(float8 v) {
 // The sum over the `lanes` work-items of the work-group, a multiple of 16 or 1, in every one. `shared`
 // has room for one float each. All lanes go round all loops: PoCL 3.1 loses the condition of loops,
 // behind a barrier, that some lanes do not enter.
-inline float group_sum(float v, local float* shared, int lanes) {
+inline float group_sum(float v, SHARED float* shared, int lanes) {
   if (lanes == 1) {
     return v;
   }
@@ -46,7 +60,7 @@ inline float group_sum(float v, local float* shared, int lanes) {
   return sum;
 }
 
-inline float lanes_sum(float v, local float* shared) { return group_sum(v, shared, LANES); }
+inline float lanes_sum(float v, SHARED float* shared) { return group_sum(v, shared, LANES); }
 
 // SiLU, or the tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415), by tanh(u) = 1 - 2 / (e^2u + 1)
 #define ACTIVATION(NAME, FLOATS)                                             \

@@ -1,7 +1,11 @@
 // Operators that pass over rows: RmsNorm, Rope, RopeTable, Gated, SoftCap, Route, ExpertSum.
 
-// Tests that the device and the host see one memory: y[i] = x[i] + 1.
-kernel LANE_GROUP void probe(global const int* x, global int* y, int count) {
+// Tests that the device and the host see one memory: y[i] = x[i] + 1, and behind it whether x is at
+// `address`, as the host sees it.
+kernel LANE_GROUP void probe(global const int* x, global int* y, int count, ulong address) {
+  if (get_local_id(0) == 0) {
+    y[count] = (ulong)x == address;
+  }
   for (int i = get_local_id(0); i < count; i += LANES) {
     y[i] = x[i] + 1;
   }
@@ -51,13 +55,13 @@ typedef float Step;
 
 #if CPU_SHAPE
 // One work-group for each row. s = x + y (has_residual), h = s / sqrt(mean(s^2) + eps) * w
-kernel LANE_GROUP void rms_norm(global const float* x, long x_offset, long x_stride,  //
-                                global const float* y, long y_offset, long y_stride,  //
-                                global float* h, long h_offset, long h_stride,        //
-                                global float* s, long s_offset, long s_stride,        //
-                                global const float* w, int has_residual, int cols, float eps, int tokens) {
-  local float shared[LANES];
-  const int t = get_group_id(0);
+TASK rms_norm(global const float* x, long x_offset, long x_stride,  //
+              global const float* y, long y_offset, long y_stride,  //
+              global float* h, long h_offset, long h_stride,        //
+              global float* s, long s_offset, long s_stride,        //
+              global const float* w, int has_residual, int cols, float eps, int tokens AT_GROUP) {
+  SHARED float shared[LANES];
+  const int t = GROUP(0);
   if (t >= tokens) {
     return;
   }
@@ -171,14 +175,14 @@ kernel void rms_norm(global const float* x, long x_offset, long x_stride,  //
 #endif
 
 // Groups along dimension 0 share a row, one chunk of columns each.
-kernel LANE_GROUP void gated(global const float* x, long x_offset, long x_stride,  //
-                             global float* y, long y_offset, long y_stride,        //
-                             int cols, int gelu, int chunk, int tokens) {
-  const int t = get_group_id(1);
+TASK gated(global const float* x, long x_offset, long x_stride,  //
+           global float* y, long y_offset, long y_stride,        //
+           int cols, int gelu, int chunk, int tokens AT_GROUP) {
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
-  const int first = get_group_id(0) * chunk;
+  const int first = GROUP(0) * chunk;
   const int count = min(chunk, cols - first);
   x += x_offset + t * x_stride + first;
   y += y_offset + t * y_stride + first;
@@ -214,9 +218,9 @@ inline float4 turn(float4 a, float4 b) {
                   two_sum(two_product(a.lo, b.hi), two_product(a.hi, b.lo)));
 }
 
-kernel LANE_GROUP void rope_table(global float* y, long y_offset, long y_stride, global const float* parts,
-                                  int pairs, float magnitude, int position, int tokens) {
-  const int t = get_group_id(0);
+TASK rope_table(global float* y, long y_offset, long y_stride, global const float* parts,
+                int pairs, float magnitude, int position, int tokens AT_GROUP) {
+  const int t = GROUP(0);
   if (t >= tokens) {
     return;
   }
@@ -233,13 +237,13 @@ kernel LANE_GROUP void rope_table(global float* y, long y_offset, long y_stride,
 }
 
 // Types of KV caches.
-#define CACHE_F32 0
-#define CACHE_F16 1
-#define CACHE_Q8_0 2  // blocks of a scale in F16 and 32 numbers
+#define INTO_F32 0
+#define INTO_F16 1
+#define INTO_Q8_0 2  // blocks of a scale in F16 and 32 numbers
 
 // Element `index` of a KV cache of a plain type.
 inline void store_cache(float value, global uchar* cache, long index, int type) {
-  if (type == CACHE_F16) {
+  if (type == INTO_F16) {
     vstore_half_rte(value, index, (global half*)cache);
   } else {
     ((global float*)cache)[index] = value;
@@ -274,17 +278,17 @@ inline float rotated(global const float* head, global const float* table, int i,
 
 // One work-group for each head of q, k and v (dimension 0) of each token (dimension 1). norms: of q,
 // then of k, read with has_norm only.
-kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_stride,        //
-                            global const float* table, long table_offset, long table_stride,  //
-                            global float* q, long q_offset, long q_stride,                    //
-                            global uchar* k_cache, long k_offset, long k_stride,              //
-                            global uchar* v_cache, long v_offset, long v_stride,              //
-                            global const float* norms, int has_norm, float eps,               //
-                            int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_type,
-                            int position, int tokens) {
-  local float shared[LANES];
-  const int h = get_group_id(0);
-  const int t = get_group_id(1);
+TASK rope(global const float* qkv, long qkv_offset, long qkv_stride,        //
+          global const float* table, long table_offset, long table_stride,  //
+          global float* q, long q_offset, long q_stride,                    //
+          global uchar* k_cache, long k_offset, long k_stride,              //
+          global uchar* v_cache, long v_offset, long v_stride,              //
+          global const float* norms, int has_norm, float eps,               //
+          int heads, int kv_heads, int head_dim, int rotary_dims, int halves, int cache_type,
+          int position, int tokens AT_GROUP) {
+  SHARED float shared[LANES];
+  const int h = GROUP(0);
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
@@ -313,7 +317,7 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
   const int rotary = of_k ? rotary_dims : 0;
   has_norm = of_k && has_norm;
   norms += head_dim;
-  if (cache_type != CACHE_Q8_0) {
+  if (cache_type != INTO_Q8_0) {
     for (int i = get_local_id(0); i < head_dim; i += LANES) {
       store_cache(rotated(head, table, i, rotary, halves, has_norm, scale, norms), cache, first + i, cache_type);
     }
@@ -356,16 +360,16 @@ kernel LANE_GROUP void rope(global const float* qkv, long qkv_offset, long qkv_s
 }
 
 // y = cap * tanh(x / cap). Groups along dimension 0 share a row, one chunk of columns each.
-kernel LANE_GROUP void soft_cap(global const float* x, long x_offset, long x_stride,  //
-                                global float* y, long y_offset, long y_stride,        //
-                                int cols, float cap, int chunk, int tokens) {
-  const int t = get_group_id(1);
+TASK soft_cap(global const float* x, long x_offset, long x_stride,  //
+              global float* y, long y_offset, long y_stride,        //
+              int cols, float cap, int chunk, int tokens AT_GROUP) {
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
   x += x_offset + t * x_stride;
   y += y_offset + t * y_stride;
-  const int begin = get_group_id(0) * chunk;
+  const int begin = GROUP(0) * chunk;
   const int end = min(begin + chunk, cols);
   for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
     y[i] = cap * tanh(x[i] / cap);
@@ -374,10 +378,10 @@ kernel LANE_GROUP void soft_cap(global const float* x, long x_offset, long x_str
 
 // One work-group for each token, of which one work-item works: experts are few. The j-th largest
 // logit is the largest of what comes after the one before, by value, then by number.
-kernel LANE_GROUP void route(global const float* x, long x_offset, long x_stride,  //
-                             global float* y, long y_offset, long y_stride,        //
-                             int experts, int used, int normalize_weights, int shared_expert, float scale, int tokens) {
-  const int t = get_group_id(0);
+TASK route(global const float* x, long x_offset, long x_stride,  //
+           global float* y, long y_offset, long y_stride,        //
+           int experts, int used, int normalize_weights, int shared_expert, float scale, int tokens AT_GROUP) {
+  const int t = GROUP(0);
   if (t >= tokens || get_local_id(0) > 0) {
     return;
   }
@@ -417,12 +421,12 @@ kernel LANE_GROUP void route(global const float* x, long x_offset, long x_stride
 
 // The weighted sum of a token's experts. Groups along dimension 0 share a row, one chunk of
 // columns each. `z`, the shared expert's result, is read with has_shared only.
-kernel LANE_GROUP void expert_sum(global const float* x, long x_offset, long x_stride,                 //
-                                  global const float* routes, long routes_offset, long routes_stride,  //
-                                  global const float* z, long z_offset, long z_stride,                 //
-                                  global float* y, long y_offset, long y_stride,                       //
-                                  int used, int has_shared, int cols, int chunk, int tokens) {
-  const int t = get_group_id(1);
+TASK expert_sum(global const float* x, long x_offset, long x_stride,                 //
+                global const float* routes, long routes_offset, long routes_stride,  //
+                global const float* z, long z_offset, long z_stride,                 //
+                global float* y, long y_offset, long y_stride,                       //
+                int used, int has_shared, int cols, int chunk, int tokens AT_GROUP) {
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
@@ -430,7 +434,7 @@ kernel LANE_GROUP void expert_sum(global const float* x, long x_offset, long x_s
   y += y_offset + t * y_stride;
   z += z_offset + t * z_stride;
   global const float* weights = routes + routes_offset + t * routes_stride + used;
-  const int begin = get_group_id(0) * chunk;
+  const int begin = GROUP(0) * chunk;
   const int end = min(begin + chunk, cols);
   for (int i = begin + (int)get_local_id(0); i < end; i += LANES) {
     float sum = 0.0f;

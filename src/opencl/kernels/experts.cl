@@ -5,21 +5,21 @@
 // Work-groups for blocks of rows (dimension 0) and each choice of each token (dimension 1). w holds
 // the experts' matrices [n, k] behind each other. x has one part for all choices of a token, or with
 // own_x one for each.
-kernel LANE_GROUP void expert_linear(global const float* x, long x_offset, long x_stride,                 //
-                                     global const float* routes, long routes_offset, long routes_stride,  //
-                                     global float* y, long y_offset, long y_stride,                       //
-                                     global const uchar* w, long w_bytes, int experts, int used, int n, int k,
-                                     int own_x, int tokens) {
-  local float shared[LANES];
-  const int t = get_group_id(1) / used;
-  const int choice = get_group_id(1) % used;
+TASK expert_linear(global const float* x, long x_offset, long x_stride,                 //
+                   global const float* routes, long routes_offset, long routes_stride,  //
+                   global float* y, long y_offset, long y_stride,                       //
+                   global const uchar* w, long w_bytes, int experts, int used, int n, int k,
+                   int own_x, int tokens AT_GROUP) {
+  SHARED float shared[LANES];
+  const int t = GROUP(1) / used;
+  const int choice = GROUP(1) % used;
   if (t >= tokens) {
     return;
   }
   const int expert = clamp((int)routes[routes_offset + t * routes_stride + choice], 0, experts - 1);
   x += x_offset + t * x_stride + (own_x ? (long)choice * k : 0);
   y += y_offset + t * y_stride + (long)choice * n;
-  const int first = get_group_id(0) * EXPERT_ROWS;
+  const int first = GROUP(0) * EXPERT_ROWS;
   const int end = min(first + EXPERT_ROWS, n);
   w += w_bytes + ((long)expert * n + first) * row_bytes(k);
   for (int r = first; r < end; ++r, w += row_bytes(k)) {

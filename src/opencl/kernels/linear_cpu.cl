@@ -15,6 +15,8 @@
 #define TILE_ROWS 256  // rows of x in one work-item of linear_tile
 #endif
 
+#if !STEPS
+
 // Rows of x (dimension 1: tiles of TILE_ROWS) times PANEL rows of W (dimension 0).
 kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_stride,  //
                                    global float* y, long y_offset, long y_stride,        //
@@ -94,6 +96,8 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
   }
 }
 
+#endif
+
 #if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
 
 // One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. A block of W is four vectors of
@@ -118,13 +122,13 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
     ADD_OFFSET(sum, block)                                                         \
   }
 
-kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long x_stride,  //
-                                     global float* y, long y_offset, long y_stride,        //
-                                     global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                                     int n, int k, int tokens) {
-  const int first = get_group_id(0) * VECTOR_ROWS;
+TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
+                   global float* y, long y_offset, long y_stride,        //
+                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                   int n, int k, int tokens AT_GROUP) {
+  const int first = GROUP(0) * VECTOR_ROWS;
   const int end = min(first + VECTOR_ROWS, n);
-  const int t = get_group_id(1);
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
@@ -162,13 +166,13 @@ kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long 
 #else
 
 // One row of x: W is decoded in registers. VECTOR_ROWS rows of W for each work-item, two at a time.
-kernel LANE_GROUP void linear_vector(global const float* x, long x_offset, long x_stride,  //
-                                     global float* y, long y_offset, long y_stride,        //
-                                     global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                                     int n, int k, int tokens) {
-  const int first = get_group_id(0) * VECTOR_ROWS;
+TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
+                   global float* y, long y_offset, long y_stride,        //
+                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                   int n, int k, int tokens AT_GROUP) {
+  const int first = GROUP(0) * VECTOR_ROWS;
   const int end = min(first + VECTOR_ROWS, n);
-  const int t = get_group_id(1);
+  const int t = GROUP(1);
   if (t >= tokens) {
     return;
   }
