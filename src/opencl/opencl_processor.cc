@@ -243,6 +243,9 @@ Result<std::unique_ptr<Executable>> OpenClProcessor::compile(const Graph& graph,
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
   const size_t kernels_before = programs_->kernels();
   HETERO_TRY(auto executable, make_opencl_executable(*kernels_, graph, slice, tokens));
+  if (steps_ != nullptr && steps_->always()) {
+    HETERO_RETURN_IF_ERROR(steps_->prepare(*kernels_, graph, DType::kF32));
+  }
   if (programs_->kernels() != kernels_before) {
     HETERO_RETURN_IF_ERROR(warm_up(*executable).with_prefix(executable->name()));
     programs_->store();

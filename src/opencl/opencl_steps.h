@@ -17,6 +17,8 @@ class StepRunner {
   StepRunner(const OpenClApi& api, KernelMemory& memory, bool always)
       : api_(api), memory_(memory), always_(always) {}
 
+  bool always() const { return always_; }
+
   /// Builds the kernel for products with such weights in a graph, if it is not built yet; it runs once.
   Status prepare(OpenClContext& context, const Graph& graph, DType weights);
 

@@ -399,7 +399,7 @@ struct SmallLlama {
         const auto r = static_cast<unsigned>(random() >> 8);
         halves[i] = static_cast<uint16_t>(0x3000u + (r & 0x87ffu));  // 0.125 to 0.5, of both signs
       }
-      EXPECT_TRUE(move(processor, id, true));
+      EXPECT_TRUE(processor.traits().coherent || move(processor, id, true));
     }
   }
   bool move(Processor& processor, ValueId id, bool up) {
@@ -415,7 +415,7 @@ struct SmallLlama {
     for (int64_t i = 0; i < kWidth; ++i) {
       in[i] = static_cast<float>((i * 31 + position) % 17) * 0.1f - 0.8f;
     }
-    EXPECT_TRUE(move(processor, x, true));
+    EXPECT_TRUE(processor.traits().coherent || move(processor, x, true));
     Fence fence;
     for (size_t op = 0; op < graph.ops.size(); ++op) {
       std::vector<Binding> in_b, out_b;
@@ -432,7 +432,7 @@ struct SmallLlama {
     }
     processor.flush();
     EXPECT_TRUE(fence.wait().ok());
-    EXPECT_TRUE(move(processor, last, false));
+    EXPECT_TRUE(processor.traits().coherent || move(processor, last, false));
     const auto* out = reinterpret_cast<const float*>(memory.data() + places[static_cast<size_t>(last)]);
     return {out, out + kWidth};
   }
@@ -481,6 +481,65 @@ TEST_F(OpenCl, LayersAreOneKernelAndComputeTheSame) {
     }
   }
   EXPECT_EQ(apart->layers_run(), 0);
+}
+
+TEST_F(OpenCl, StepsOfOneKernelConform) {
+  if (!found_[0].info.stand_in) {
+    GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";
+  }
+  const ScopedEnv join("HETERO_OPENCL_JOIN", "steps");  // also of operators that are submitted alone
+  for (const char* only : {"linear Q4_1[37", "expert products Q4_0", "expert_sum", "route", "rms_norm",
+                           "hd=64", "gated", "soft_cap", "rope_table", "embed F32"}) {
+    expect_conformance(only);
+  }
+}
+
+TEST_F(OpenCl, OperatorsOfATokenAreStepsOfFewKernels) {
+  if (!found_[0].info.stand_in) {
+    GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";
+  }
+  OpenOptions options;
+  options.threads = 1;
+  options.cpus = {available_cpus().back()};
+  options.cache_dir = dir_.string();
+  const auto open_with = [&](const char* join) {
+    const ScopedEnv env("HETERO_OPENCL_JOIN", join);
+    return open(options);
+  };
+  const auto apart = open_with("none");
+  const auto together = open_with("");
+  ASSERT_TRUE(apart != nullptr && together != nullptr);
+  constexpr int kLayers = 6;
+  SmallLlama expected(*apart, kLayers, RopePairs::kHalves);
+  SmallLlama found(*together, kLayers, RopePairs::kHalves);
+  const auto ops = static_cast<int64_t>(found.graph.ops.size());
+  ASSERT_EQ(ops, 2 + 9 * kLayers);
+  struct Case {
+    int64_t position;
+    int wait_after;
+    int steps;
+    int kernels;
+  };
+  // A full kernel and the rest; with a wait between; with one operator alone, which is no step.
+  const int all = static_cast<int>(ops);
+  for (const Case c :
+       {Case{0, -1, all, 2}, Case{1, -1, all, 2}, Case{700, 20, all, 2}, Case{701, 0, all - 1, 3}}) {
+    const int64_t steps = together->steps_run();
+    const int64_t kernels = together->enqueued();
+    const std::vector<float> a = expected.token(*apart, c.position, c.wait_after);
+    const std::vector<float> b = found.token(*together, c.position, c.wait_after);
+    EXPECT_EQ(together->steps_run() - steps, c.steps) << c.position;
+    EXPECT_EQ(together->enqueued() - kernels, c.kernels) << c.position;
+    float largest = 0.0f;
+    for (const float v : a) {
+      largest = std::max(largest, std::abs(v));
+    }
+    EXPECT_GT(largest, 0.1f);
+    for (size_t i = 0; i < a.size(); ++i) {
+      ASSERT_NEAR(a[i], b[i], 2e-3f * largest) << c.position << " " << i;
+    }
+  }
+  EXPECT_EQ(apart->steps_run(), 0);
 }
 
 TEST_F(OpenCl, MalformedVariantIsNamed) {
