@@ -102,25 +102,25 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
 
 // One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. A block of W is four vectors of
 // its numbers, 0 .. 15, and one scale for their sum; what the numbers are too large by is the same for all
-// rows.
+// rows. Scales and offsets of four rows are decoded at once; of scales alone PoCL makes slower code so.
 #define HEAD_BYTES (BLOCK_BYTES - 16)
-#if defined(WEIGHT_Q4_0)
-#define ADD_OFFSET(sum, block)
-#else
-#define ADD_OFFSET(sum, block) sum = fma((float8)(half_at(block + 2)), x_sum, sum);
-#endif
-#define ADD_BLOCK(sum, row)                                                        \
-  {                                                                                \
-    global const uchar* block = row + at;                                          \
-    const uint8 a = convert_uint8(vload8(0, block + HEAD_BYTES));                  \
-    const uint8 b = convert_uint8(vload8(0, block + HEAD_BYTES + 8));              \
-    float8 part = fma(convert_float8(as_int8(a & 15u)), x0, start);                \
-    part = fma(convert_float8(as_int8(b & 15u)), x1, part);                        \
-    part = fma(convert_float8(as_int8(a >> 4)), x2, part);                         \
-    part = fma(convert_float8(as_int8(b >> 4)), x3, part);                         \
-    sum = fma((float8)(half_at(block)), part, sum);                                \
-    ADD_OFFSET(sum, block)                                                         \
-  }
+#define HEAD_AT(block) as_uint(vload2(0, (global const ushort*)(block)))
+
+// half_at() of blocks.cl for the lower half of each word.
+inline float4 halves_at(uint4 heads) {
+  return as_float4((heads & 0x8000u) << 16 | as_uint4(as_float4((heads & 0x7fffu) << 13) * 0x1p112f));
+}
+
+inline float8 block_part(global const uchar* numbers, float8 x0, float8 x1, float8 x2, float8 x3, float8 start) {
+  const uint8 a = convert_uint8(vload8(0, numbers));
+  const uint8 b = convert_uint8(vload8(0, numbers + 8));
+  float8 part = fma(convert_float8(as_int8(a & 15u)), x0, start);
+  part = fma(convert_float8(as_int8(b & 15u)), x1, part);
+  part = fma(convert_float8(as_int8(a >> 4)), x2, part);
+  return fma(convert_float8(as_int8(b >> 4)), x3, part);
+}
+#define ADD_BLOCK(sum, row, scale) \
+  sum = fma((float8)(scale), block_part(row + at + HEAD_BYTES, x0, x1, x2, x3, start), sum);
 
 TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
                    global float* y, long y_offset, long y_stride,        //
@@ -142,21 +142,28 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
     global const uchar* row2 = w + min(r + 2, end - 1) * row_bytes(k);
     global const uchar* row3 = w + min(r + 3, end - 1) * row_bytes(k);
     float8 s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+    float4 offsets = 0.0f;
     for (long i = 0, at = 0; i < k; i += 32, at += BLOCK_BYTES) {
       const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
       const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
       const float8 x_sum = (x0 + x1) + (x2 + x3);
 #if defined(WEIGHT_Q4_0)
       const float8 start = -8.0f * x_sum;
+#define SCALE(j) half_at(row##j + at)
 #else
       const float8 start = 0.0f;
+      const uint4 heads = (uint4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
+      const float4 scales = halves_at(heads);
+      offsets = fma(halves_at(heads >> 16), (float4)(sum8(x_sum)), offsets);
+#define SCALE(j) scales.s##j
 #endif
-      ADD_BLOCK(s0, row0)
-      ADD_BLOCK(s1, row1)
-      ADD_BLOCK(s2, row2)
-      ADD_BLOCK(s3, row3)
+      ADD_BLOCK(s0, row0, SCALE(0))
+      ADD_BLOCK(s1, row1, SCALE(1))
+      ADD_BLOCK(s2, row2, SCALE(2))
+      ADD_BLOCK(s3, row3, SCALE(3))
     }
-    const float sums[4] = {sum8(s0), sum8(s1), sum8(s2), sum8(s3)};
+    const float sums[4] = {sum8(s0) + offsets.s0, sum8(s1) + offsets.s1, sum8(s2) + offsets.s2,
+                           sum8(s3) + offsets.s3};
     for (int j = 0; j < 4 && r + j < end; ++j) {
       y[r + j] = sums[j] + (has_bias ? bias[r + j] : 0.0f);
     }
