@@ -100,7 +100,7 @@ struct ProfiledProcessor {
 inline constexpr const char* kHost = "host";
 
 /// From the end of one processor's work to the start of another's that waited for it, or until the
-/// waiting control thread goes on.
+/// waiting control thread goes on; with it, what the waiting work takes longer than it does in a queue.
 struct Handoff {
   std::string from;
   std::string to;    // or kHost
