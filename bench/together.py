@@ -11,8 +11,8 @@ the faster one alone; "weights" is the memory that holds weights, "process" all 
 compilers included. Plans of tensor go by a profile that is measured first. All runs take turns (hetero bench); numbers
 are medians. "by round" is the median of the rounds' ratios of the sum, each from runs seconds apart, and in brackets their
 quartiles. "two cores" says what the machine itself gave meanwhile: the GPU's speed on two cores over twice that on one. On a
-virtual machine whose host is busy it falls to 0.5, and then no two processors can gain anything. The last columns are not the same comparison: each single processor with both cores, as a machine without
-the other one would use them.
+virtual machine whose host is busy it falls to 0.5, and then no two processors can gain anything. The last columns are not
+the same comparison: each single processor with both cores, as a machine without the other one would use them.
 """
 import argparse
 import datetime
@@ -71,7 +71,8 @@ def main():
             low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
             print(f"| {prompt} | {alone[0]:.1f} | {alone[1]:.1f} | {sum(alone):.1f} | {strategy} | {speed:.1f} | "
                   f"{speed / sum(alone):.2f} | {middle:.2f} ({low:.2f}, {high:.2f}) | {given:.2f} | "
-                  f"{speed / max(alone):.2f} | {row['weight_bytes'] / file:.2f} | {row['resident_bytes'] / file:.2f} | {wide[0]:.1f} | {wide[1]:.1f} |")
+                  f"{speed / max(alone):.2f} | {row['weight_bytes'] / file:.2f} | "
+                  f"{row['resident_bytes'] / file:.2f} | {wide[0]:.1f} | {wide[1]:.1f} |")
 
 
 main()

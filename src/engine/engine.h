@@ -212,8 +212,8 @@ class Session {
   Engine& engine_;
   std::unique_ptr<Executor> executor_;
   std::map<Key, Planned> plans_;
-  std::map<int64_t, Plan>
-      pass_plans_;  // by rows, of passes that a prompt may be cut into; empty: none is possible
+  /// By rows, of passes that a prompt may be cut into; without steps: none is possible.
+  std::map<int64_t, Plan> pass_plans_;
   int64_t uses_ = 0;
   std::vector<Executor::WeightPart> copied_;
   std::vector<TokenId> tokens_;

@@ -102,9 +102,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_expert_linear(OpenClContext& cont
     made->parts.push_back(std::move(part));
   }
   const DType dtype = graph.weight(op.weights[0]).dtype;
-  const bool one_type = std::all_of(op.weights.begin(), op.weights.end(),
-                                    [&](WeightId id) { return graph.weight(id).dtype == dtype; });
-  if (context.steps != nullptr && one_type) {
+  if (context.steps != nullptr && has_one_weight_type(graph, op)) {
     made->step = {StepCode::kExpertLinear, {dtype, 0, {}}};
     HETERO_RETURN_IF_ERROR(context.steps->prepare(context, graph, dtype));
   }

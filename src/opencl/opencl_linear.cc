@@ -486,6 +486,12 @@ Status enqueue_linear_gated(KernelQueue& queue, std::span<const HeldLaunch> held
       .enqueue_gated(queue, held, activation, out);
 }
 
+bool has_one_weight_type(const Graph& graph, const Op& op) {
+  const DType first = graph.weight(op.weights[0]).dtype;
+  return std::all_of(op.weights.begin(), op.weights.end(),
+                     [&](WeightId id) { return graph.weight(id).dtype == first; });
+}
+
 std::string weight_define(const OpenClContext& context, DType dtype, bool planes) {
   return fmt::format("-DWEIGHT_{} -DVECTOR_LANES={}{}", traits(dtype).name, context.shape.lanes,
                      planes ? " -DPLANES" : "");
@@ -575,9 +581,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, co
   }
   const LinearExecutable::Segment& first = made->segments[0];
   const DType dtype = graph.weight(op.weights[0]).dtype;
-  const bool one_type = std::all_of(op.weights.begin(), op.weights.end(),
-                                    [&](WeightId id) { return graph.weight(id).dtype == dtype; });
-  if (context.steps != nullptr && one_type) {
+  if (context.steps != nullptr && has_one_weight_type(graph, op)) {
     made->step = {StepCode::kLinear, {dtype, 0, {}}};
     if (slice.op < graph.head_begin || graph.head_begin == 0) {  // nothing follows a head
       HETERO_RETURN_IF_ERROR(context.steps->prepare(context, graph, dtype));

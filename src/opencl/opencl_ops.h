@@ -224,6 +224,9 @@ Result<std::unique_ptr<OpenClExecutable>> make_expert_executable(OpenClContext& 
 /// Of the kernels of attention in attention_cpu.cl and others.
 std::string attention_define(int64_t head_dim, DType cache);
 
+/// Whether all matrices of an operator that has some are of the same type.
+bool has_one_weight_type(const Graph& graph, const Op& op);
+
 /// Of the kernels of blocks.cl. planes: see in_planes().
 std::string weight_define(const OpenClContext& context, DType dtype, bool planes);
 

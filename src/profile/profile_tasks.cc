@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "profile/bench_pass.h"
 #include "profile/profile.h"
@@ -11,8 +12,7 @@
 namespace hetero {
 namespace {
 
-constexpr Bytes kEnoughWeights = Bytes{256} << 20;  // more than any cache holds
-constexpr int64_t kLongPass = 128;                  // tokens from which a few layers stand for all
+constexpr int64_t kLongPass = 128;  // tokens from which a few layers stand for all
 constexpr int kFewLayers = 4;
 
 }  // namespace

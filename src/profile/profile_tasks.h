@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,7 +30,8 @@ struct ProfileTask {
 /// host that gives two of its virtual cores one real one for some seconds makes neighbours of strangers.
 constexpr int kVisits = 5;
 
-constexpr int64_t kChunkPosition = 512;  // where a later part of a prompt begins
+constexpr int64_t kChunkPosition = 512;             // where a later part of a prompt begins
+constexpr Bytes kEnoughWeights = Bytes{256} << 20;  // more than any cache holds
 
 class ProfileTasks {
  public:

@@ -14,7 +14,6 @@
 namespace hetero {
 namespace {
 
-constexpr Bytes kEnoughWeights = Bytes{256} << 20;  // more than any cache holds
 constexpr int kHandoffRounds = 25;
 
 /// Reorders `v`, which is not empty.
@@ -346,8 +345,13 @@ class Profiler {
   }
 
   /// An operator of about 0.2 ms, as hand-offs have them: long enough that its end is waited for.
-  std::optional<std::pair<OpSlice, int64_t>> usual_op(size_t p) {
-    std::optional<std::pair<OpSlice, int64_t>> best;
+  struct UsualOp {
+    OpSlice slice;
+    int64_t tokens;
+    Nanos in_queue;  // what it takes there
+  };
+  std::optional<UsualOp> usual_op(size_t p) {
+    std::optional<UsualOp> best;
     double distance = 0.0;
     for (const OpSlice& s : tasks_.slices({}, p)) {
       if (graph_.op(s.op).layer > 0 || graph_.op(s.op).is<Embed>()) {
@@ -357,7 +361,7 @@ class Profiler {
         const auto t = time_of(profiled(p), work_of(graph_, s.op, s.begin, s.end), tokens, tokens);
         const double d = t ? std::abs(std::log(std::max(1.0, t->ns) / 2e5)) : 1e9;
         if (t && (!best || d < distance)) {
-          best = {tasks_.slice(p, s.op, s.begin, s.end, tokens), tokens};
+          best = {tasks_.slice(p, s.op, s.begin, s.end, tokens), tokens, Nanos(static_cast<int64_t>(t->ns))};
           distance = d;
         }
       }
@@ -373,47 +377,52 @@ class Profiler {
     }
     HETERO_TRY(BenchPass* const from, pass(task.from));
     HETERO_TRY(BenchPass* const to, pass(task.to));
-    HETERO_RETURN_IF_ERROR(prepare(*from, std::span(&a->first, 1), a->second));
-    HETERO_RETURN_IF_ERROR(prepare(*to, std::span(&b->first, 1), b->second));
-    // Work that begins behind a pause takes longer than in a queue: threads wake up, caches are cold.
-    const auto usual = time_of(profiled(task.to), work_of(graph_, b->first.op, b->first.begin, b->first.end),
-                               b->second, b->second);
-    const Nanos in_queue(static_cast<int64_t>(usual->ns));  // usual_op() has asked for it
+    HETERO_RETURN_IF_ERROR(prepare(*from, std::span(&a->slice, 1), a->tokens));
+    HETERO_RETURN_IF_ERROR(prepare(*to, std::span(&b->slice, 1), b->tokens));
     for (const SyncMode& mode : options_.sync) {
       std::vector<Nanos> between;
       std::vector<Nanos> to_host;
       for (int round = 0; round < kHandoffRounds; ++round) {
-        HETERO_RETURN_IF_ERROR(from->submit(std::span(&a->first, 1), a->second, 0));
+        HETERO_RETURN_IF_ERROR(from->submit(std::span(&a->slice, 1), a->tokens, 0));
         HETERO_RETURN_IF_ERROR(mode.wait(from->processor(), from->last()));
         const Nanos seen = from->processor().clock().now();
-        HETERO_RETURN_IF_ERROR(to->submit(std::span(&b->first, 1), b->second, 0));
+        HETERO_RETURN_IF_ERROR(to->submit(std::span(&b->slice, 1), b->tokens, 0));
         HETERO_RETURN_IF_ERROR(mode.wait(to->processor(), to->last()));
         HETERO_TRY(const std::vector<OpTime> first, from->collect());
         HETERO_TRY(const std::vector<OpTime> second, to->collect());
         if (round >= 5) {
           const Nanos end = first[0].interval.end;
           const Interval& after = second[0].interval;
-          between.push_back(std::max({Nanos{}, after.begin - end, after.end - in_queue - end}));
-          to_host.push_back(std::max(Nanos{}, seen - first[0].interval.end));
+          // Work that begins behind a pause takes longer than in a queue: threads wake up, caches are cold.
+          between.push_back(std::max({Nanos{}, after.begin - end, after.end - b->in_queue - end}));
+          to_host.push_back(std::max(Nanos{}, seen - end));
         }
       }
       keep_handoff({id(task.from), id(task.to), mode.name}, between);
-      if (task.to == (task.from == 0 ? 1u : 0u)) {
+      const Handoff* host = find_handoff({id(task.from), kHost, mode.name});
+      if (host == nullptr || host->visits <= task.visit) {  // whichever pair is the first of this visit
         keep_handoff({id(task.from), kHost, mode.name}, to_host);
       }
     }
     return {};
   }
 
+  using HandoffKey = std::array<std::string, 3>;  // from, to, sync
+
+  Handoff* find_handoff(const HandoffKey& key) {
+    const auto found =
+        std::find_if(profile_.handoffs.begin(), profile_.handoffs.end(), [&](const Handoff& h) {
+          return HandoffKey{h.from, h.to, h.sync} == key;
+        });
+    return found == profile_.handoffs.end() ? nullptr : &*found;
+  }
+
   /// The median of all visits' medians, as for contention.
-  void keep_handoff(const std::array<std::string, 3>& key, const std::vector<Nanos>& times) {
-    const auto& [from, to, sync] = key;
-    const auto known = std::find_if(
-        profile_.handoffs.begin(), profile_.handoffs.end(),
-        [&](const Handoff& h) { return h.from == key[0] && h.to == key[1] && h.sync == key[2]; });
-    Handoff& out = known != profile_.handoffs.end()
+  void keep_handoff(const HandoffKey& key, const std::vector<Nanos>& times) {
+    Handoff* known = find_handoff(key);
+    Handoff& out = known != nullptr
                        ? *known
-                       : profile_.handoffs.emplace_back(Handoff{from, to, sync, {}, {}, 0});
+                       : profile_.handoffs.emplace_back(Handoff{key[0], key[1], key[2], {}, {}, 0});
     std::vector<Summary>& visits = handoffs_[key];
     visits.resize(static_cast<size_t>(out.visits), {out.median, out.spread, 0});  // of an earlier call
     visits.push_back(summary_of(times));
@@ -561,9 +570,9 @@ class Profiler {
   Nanos deadline_{};
   bool one_done_ = false;  // of the pieces, in this call
   Profile profile_;
-  std::vector<std::unique_ptr<BenchPass>> passes_;  // by processor; made when first needed
-  std::map<std::array<std::string, 3>, std::vector<Summary>> handoffs_;  // visits by from, to, sync
-  std::map<size_t, std::vector<std::vector<Share>>> together_;           // visits by place in the profile
+  std::vector<std::unique_ptr<BenchPass>> passes_;              // by processor; made when first needed
+  std::map<HandoffKey, std::vector<Summary>> handoffs_;         // visits by from, to, sync
+  std::map<size_t, std::vector<std::vector<Share>>> together_;  // visits by place in the profile
 };
 
 }  // namespace
