@@ -30,9 +30,16 @@ constexpr int kInt8Tile = I::kTile;  // rows of activations that one pass over d
 template <class P>
 constexpr int64_t kSuperBytes = P::kHeaderBytes + P::kBlocks*(P::kScaleBytes + kNumberBytes<P>);
 
+#include "cpu/int8_whole_inl.h"
+
+template <class P>
+HETERO_KERNEL int64_t panel_bytes_of(int64_t k) {
+  return kUnitBytes<P> + k / (32 * P::kBlocks) * kSuperBytes<P>;
+}
+
 int64_t int8_panel_bytes(DType dtype, int64_t k) {
   int64_t bytes = 0;
-  with_panel(dtype, [&]<class P>() { bytes = k / (32 * P::kBlocks) * kSuperBytes<P>; });
+  with_panel(dtype, [&]<class P>() { bytes = panel_bytes_of<P>(k); });
   return bytes;
 }
 
@@ -42,6 +49,8 @@ void pack_int8_panel(const WeightRows& w, int64_t k, std::byte* panel) {
     for (int lane = 0; lane < kPanelRows; ++lane) {
       from[lane] = w.data + min_of(lane, w.rows - 1) * w.row_bytes;
     }
+    std::byte* const begin = panel;
+    panel += kUnitBytes<P>;
     for (int64_t at = 0; at < k; at += P::Source::kElements) {
       for (int lane = 0; lane < kPanelRows; ++lane) {
         P::pack_header(from[lane], lane, panel);
@@ -61,6 +70,9 @@ void pack_int8_panel(const WeightRows& w, int64_t k, std::byte* panel) {
       for (int lane = 0; lane < kPanelRows; ++lane) {
         from[lane] += P::Source::kBytes;
       }
+    }
+    if constexpr (kWhole<P>) {
+      make_scales_whole<P>(begin, k / 32);
     }
   });
 }
@@ -85,7 +97,7 @@ void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8B
     const float sum = first + V::sum(sums[1]);
     // What is not a number has no sum in integers, and spoils the result through the scale.
     const auto eightfold = [](float f) { return f == f ? 8 * static_cast<int32_t>(f) : 0; };
-    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first)};
+    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first), pairs8_of(q)};
   }
 }
 
@@ -116,7 +128,14 @@ HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
   }
 }
 
-HETERO_KERNEL void store_row(const float* acc, int64_t cols, const float* bias, float* y) {
+// `units`: what the sums are multiplied by, or null.
+HETERO_KERNEL void store_row(float* acc, const float* units, int64_t cols, const float* bias, float* y) {
+  if (units != nullptr) {
+    for (int v = 0; v < kVectors; ++v) {
+      I::store(acc + v * kLanes,
+               I::mul(I::load_floats(acc + v * kLanes), I::load_floats(units + v * kLanes)));
+    }
+  }
   if (cols == kPanelRows && bias == nullptr) {
     for (int v = 0; v < kVectors; ++v) {
       I::store(y + v * kLanes, I::load_floats(acc + v * kLanes));
@@ -130,12 +149,14 @@ HETERO_KERNEL void store_row(const float* acc, int64_t cols, const float* bias, 
 
 // ---- Few rows: numbers stream by once, decoded in registers --------------------------------------
 
-template <class P, int R>
+template <class P, int R, bool kInWhole>
 void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t cols, const float* bias,
                   float* y, int64_t y_stride) {
   const int64_t row_blocks = k / 32;
   const int8_t* q = x.q;
   const Int8Block* blocks = x.blocks;
+  const float* units = kInWhole ? reinterpret_cast<const float*>(panel) : nullptr;
+  panel += kUnitBytes<P>;
   Floats acc[R][kVectors];
   for (int i = 0; i < R; ++i) {
     for (int v = 0; v < kVectors; ++v) {
@@ -180,6 +201,14 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
       }
       for (int v = 0; v < kVectors; ++v) {
         const Floats offset = P::offset(header[v], panel, v);
+        if constexpr (kInWhole) {
+          const Ints scale = load_scales<P>(panel, v);
+          for (int i = 0; i < R; ++i) {
+            acc[i][v] = add_whole<P>(acc[i][v], take_zero_off<P>(sum[0][i][v], blocks[i]), scale,
+                                     offset_in_units<P>(offset, units, v), blocks[i]);
+          }
+          continue;
+        }
         for (int h = 0; h < P::kParts; ++h) {
           const Floats scale = P::scale(header[v], panel, h, v);
           for (int i = 0; i < R; ++i) {
@@ -197,7 +226,7 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
     for (int v = 0; v < kVectors; ++v) {
       I::store(whole + v * kLanes, acc[i][v]);
     }
-    store_row(whole, cols, bias, y + i * y_stride);
+    store_row(whole, units, cols, bias, y + i * y_stride);
   }
 }
 
@@ -213,8 +242,9 @@ struct DecodedPanel {
   alignas(64) float offset[kDecodedBlocks * kPanelRows];
 };
 
-template <class P>
-HETERO_KERNEL void decode_blocks_of(const std::byte* panel, int64_t blocks, DecodedPanel& to) {
+template <class P, bool kInWhole>
+HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, int64_t blocks,
+                                    DecodedPanel& to) {
   std::byte* numbers = to.numbers;
   for (int64_t block = 0; block < blocks;) {
     typename P::Header header[kVectors];
@@ -224,11 +254,17 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, int64_t blocks, Deco
     panel += P::kHeaderBytes;
     for (int part = 0; part < P::kBlocks; ++part, ++block) {
       for (int v = 0; v < kVectors; ++v) {
-        for (int h = 0; h < P::kParts; ++h) {
+        if constexpr (kInWhole) {
+          I::store_ints(reinterpret_cast<std::byte*>(to.scale + block * kPanelRows + v * kLanes),
+                        load_scales<P>(panel, v));
+        }
+        for (int h = 0; h < P::kParts && !kInWhole; ++h) {
           I::store(to.scale + (block * P::kParts + h) * kPanelRows + v * kLanes,
                    P::scale(header[v], panel, h, v));
         }
-        I::store(to.offset + block * kPanelRows + v * kLanes, P::offset(header[v], panel, v));
+        const Floats offset = P::offset(header[v], panel, v);
+        I::store(to.offset + block * kPanelRows + v * kLanes,
+                 kInWhole ? offset_in_units<P>(offset, units, v) : offset);
         for (int j = 0; j < 4; ++j) {
           Ints first;
           Ints second;
@@ -293,17 +329,65 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
   }
 }
 
+// The same for scales that are whole numbers.
+template <class P, int R>
+void multiply_whole(const DecodedPanel& w, int64_t count, int64_t tile, const int8_t* q,
+                    const Int8Block* blocks, float* acc) {
+  const std::byte* numbers = w.numbers;
+  const auto* scale = reinterpret_cast<const std::byte*>(w.scale);
+  const float* offset = w.offset;
+  for (int64_t block = 0; block < count; ++block) {
+    Ints sum[R][kVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      Ints wj[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        wj[v] = load_word(numbers, j, v);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
+        const Ints x = I::broadcast(q + i * 32 + 4 * j);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sum[i][v] = j == 0 ? take_zero_off<P>(add_products<P>(I::zero(), wj[v], x), blocks[i])
+                             : add_products<P>(sum[i][v], wj[v], x);
+          I::settle(sum[i][v]);
+        }
+      }
+    }
+    I::settle_memory();
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        float* to = acc + i * kPanelRows + v * kLanes;
+        I::store(to, add_whole<P>(I::load_floats(to), sum[i][v], I::load(scale + 4 * v * kLanes),
+                                  I::load_floats(offset + v * kLanes), blocks[i]));
+      }
+    }
+    I::settle_memory();
+    numbers += 32 * kPanelRows;
+    scale += 4 * kPanelRows;
+    offset += kPanelRows;
+    q += 32 * tile;
+    blocks += tile;
+  }
+}
+
 #include "cpu/int8_pairs_inl.h"
 
-template <class P, int R = kInt8Tile>
+template <class P, bool kInWhole, int R = kInt8Tile>
 HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, int64_t tile,
                                          const int8_t* q, const Int8Block* blocks, float* acc) {
   if constexpr (R > 1) {
     if (rows < R) {
-      return multiply_decoded_rows<P, R - 1>(rows, w, count, tile, q, blocks, acc);
+      return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, tile, q, blocks, acc);
     }
   }
-  if constexpr (kRowPairs<I>) {
+  if constexpr (kInWhole) {
+    multiply_whole<P, R>(w, count, tile, q, blocks, acc);
+  } else if constexpr (kRowPairs<I>) {
     multiply_pairs<P, R>(w, count, tile, q, blocks, acc);
   } else {
     multiply_decoded<P, R>(w, count, tile, q, blocks, acc);
@@ -318,7 +402,7 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
   constexpr int64_t kGroup = 8;
   constexpr int64_t kGroupCols = kGroup * kPanelRows;
   const int64_t row_blocks = k / 32;
-  const int64_t panel_bytes = row_blocks / P::kBlocks * kSuperBytes<P>;
+  const int64_t panel_bytes = panel_bytes_of<P>(k);
   const int64_t parts = (row_blocks + kDecodedBlocks - 1) / kDecodedBlocks;
   const int64_t each = ((row_blocks + parts - 1) / parts + P::kBlocks - 1) / P::kBlocks * P::kBlocks;
   const int64_t chunk = each / P::kBlocks * kSuperBytes<P>;
@@ -334,9 +418,15 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
       }
       for (int64_t block = 0; block < row_blocks; block += each) {
         const int64_t count = min_of(each, row_blocks - block);
-        const int64_t offset = block / P::kBlocks * kSuperBytes<P>;
+        const int64_t offset = kUnitBytes<P> + block / P::kBlocks * kSuperBytes<P>;
         for (int64_t p = 0; p < panels; ++p) {
-          decode_blocks_of<P>(group + p * panel_bytes + offset, count, decoded);
+          const std::byte* const some_blocks = group + p * panel_bytes + offset;
+          const float* const units = units_of<P>(group + p * panel_bytes);
+          if (units == nullptr) {
+            decode_blocks_of<P, false>(some_blocks, nullptr, count, decoded);
+          } else if constexpr (kWhole<P>) {
+            decode_blocks_of<P, true>(some_blocks, units, count, decoded);
+          }
           if constexpr (kRowPairs<I>) {
             pair_rows(count, decoded);
           }
@@ -349,16 +439,24 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
               V::prefetch(next + line);
             }
             const int64_t at = (first + i) * row_blocks + block * x.tile;
-            multiply_decoded_rows<P>(min_of(x.tile, some - i), decoded, count, x.tile, x.q + 32 * at,
-                                     x.blocks + at, acc[p] + i * kPanelRows);
+            const int64_t in_tile = min_of(x.tile, some - i);
+            float* const to = acc[p] + i * kPanelRows;
+            if (units == nullptr) {
+              multiply_decoded_rows<P, false>(in_tile, decoded, count, x.tile, x.q + 32 * at, x.blocks + at,
+                                              to);
+            } else if constexpr (kWhole<P>) {
+              multiply_decoded_rows<P, true>(in_tile, decoded, count, x.tile, x.q + 32 * at, x.blocks + at,
+                                             to);
+            }
           }
         }
       }
       for (int64_t i = 0; i < some; ++i) {
         for (int64_t p = 0; p < panels; ++p) {
           const int64_t c = column + p * kPanelRows;
-          store_row(acc[p] + i * kPanelRows, min_of(kPanelRows, cols - c),
-                    bias == nullptr ? nullptr : bias + c, y + (first + i) * y_stride + c);
+          store_row(acc[p] + i * kPanelRows, units_of<P>(group + p * panel_bytes),
+                    min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c,
+                    y + (first + i) * y_stride + c);
         }
       }
     }
@@ -371,10 +469,15 @@ void multiply_int8(DType dtype, const std::byte* panel, int64_t k, const Int8Row
     if (rows > kFewInt8Rows) {
       return multiply_many<P>(panel, k, x, rows, cols, bias, y, y_stride);
     }
-    const auto multiply = rows == 1   ? multiply_few<P, 1>
-                          : rows == 2 ? multiply_few<P, 2>
-                                      : multiply_few<P, 3>;
-    for (int64_t c = 0; c < cols; c += kPanelRows, panel += k / 32 / P::kBlocks * kSuperBytes<P>) {
+    constexpr bool W = kWhole<P>;
+    const auto of = [rows](auto one, auto two, auto three) {
+      return rows == 1 ? one : rows == 2 ? two : three;
+    };
+    const auto in_halves =
+        of(multiply_few<P, 1, false>, multiply_few<P, 2, false>, multiply_few<P, 3, false>);
+    const auto in_whole = of(multiply_few<P, 1, W>, multiply_few<P, 2, W>, multiply_few<P, 3, W>);
+    for (int64_t c = 0; c < cols; c += kPanelRows, panel += panel_bytes_of<P>(k)) {
+      const auto multiply = units_of<P>(panel) == nullptr ? in_halves : in_whole;
       multiply(panel, k, x, min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c, y + c,
                y_stride);
     }

@@ -91,7 +91,7 @@ struct Packed8 {
   }
 };
 
-// Scales: one f16 for a block, or with an offset two.
+// Scales: one f16 for a block, or with an offset two. Where I has kWholeScales: see int8_whole_inl.h.
 template <bool kWithOffset>
 struct HalfScales {
   static constexpr int kBlocks = 1;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -173,6 +174,66 @@ TEST_P(Int8, OneRowAndManyGiveTheSameNumbers) {
     std::free(panel);
     for (size_t i = 0; i < y[1].size(); ++i) {
       ASSERT_EQ(y[0][i % static_cast<size_t>(n)], y[1][i]) << traits(dtype).name;
+    }
+  }
+}
+
+TEST_P(Int8, ScalesNearOneAnotherAndFarApartGiveTheSameNumbers) {
+  // Kernels may turn a panel's scales into whole numbers, where those of each row are near enough to one
+  // another: those of the first panel are, of the third are not, of the second may be.
+  constexpr int kPowersApart[] = {0, 3, 12};
+  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1}) {
+    const int64_t k = 27 * 32;
+    const int64_t lanes = kernels_->lanes;
+    const int64_t n = 3 * lanes;
+    const int64_t bytes_of_row = row_bytes(dtype, k);
+    std::vector<std::byte> bytes = random_blocks(dtype, n * k, 5);
+    std::mt19937 random(6);
+    for (int64_t at = 0; at < n * bytes_of_row; at += traits(dtype).block_bytes) {
+      const int apart = kPowersApart[at / bytes_of_row / lanes];
+      const int exponent = 14 - static_cast<int>(random() % 13) % (apart + 1);
+      const auto scale = static_cast<uint16_t>(static_cast<int>(random() % 2) << 15 | exponent << 10 |
+                                               static_cast<int>(random() % 1024));
+      std::memcpy(&bytes[static_cast<size_t>(at)], &scale, sizeof(scale));
+    }
+    std::vector<float> w(static_cast<size_t>(n * k));
+    dequantize(dtype, bytes.data(), n * k, w.data());
+    const int64_t panel_bytes = kernels_->panel_bytes(dtype, k);
+    std::vector<std::byte> memory(static_cast<size_t>(3 * panel_bytes + 64));
+    std::byte* panels = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
+    for (int64_t p = 0; p < 3; ++p) {
+      kernels_->pack_panel({dtype, bytes.data() + p * lanes * bytes_of_row, bytes_of_row, lanes}, k,
+                           panels + p * panel_bytes);
+    }
+    const std::vector<float> x = randoms(k, 1.0f, 4);
+    std::vector<float> one;
+    for (const int64_t rows : {int64_t{1}, kernels_->tile}) {
+      std::vector<int8_t> q(static_cast<size_t>(rows * k));
+      std::vector<Int8Block> blocks(q.size() / 32);
+      for (int64_t i = 0; i < rows; ++i) {
+        kernels_->quantize_row(x.data(), k, rows, q.data() + 32 * i, blocks.data() + i);
+      }
+      std::vector<float> y(static_cast<size_t>(rows * n));
+      kernels_->multiply(dtype, panels, k, {q.data(), blocks.data(), rows}, rows, n, nullptr, y.data(), n);
+      if (rows > 1) {
+        for (size_t i = 0; i < y.size(); ++i) {
+          ASSERT_EQ(y[i], one[i % static_cast<size_t>(n)]) << traits(dtype).name << " at " << i;
+        }
+        continue;
+      }
+      for (int64_t c = 0; c < n; ++c) {
+        double sum = 0.0;
+        double size = 0.0;
+        for (int64_t j = 0; j < k; ++j) {
+          const double product = double{blocks[static_cast<size_t>(j / 32)].scale} *
+                                 q[static_cast<size_t>(j)] * w[static_cast<size_t>(c * k + j)];
+          sum += product;
+          size += std::abs(product);
+        }
+        ASSERT_NEAR(y[static_cast<size_t>(c)], sum, 32.0 * kUnit * size)
+            << traits(dtype).name << " column " << c;
+      }
+      one = std::move(y);
     }
   }
 }

@@ -65,7 +65,7 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
     }
     for (int64_t block = 0; block < row_blocks; block += kDecodedBlocks) {
       const int64_t blocks = min_of(kDecodedBlocks, row_blocks - block);
-      decode_blocks_of<P>(panel + block / P::kBlocks * kSuperBytes<P>, blocks, decoded);
+      decode_blocks_of<P, false>(panel + block / P::kBlocks * kSuperBytes<P>, nullptr, blocks, decoded);
       widen_blocks<P>(decoded, blocks, wide);
       for (int64_t group = 0; group < groups; ++group) {
         const uint16_t* xg = x + ((first / kTileRows + group) * row_blocks + block) * kTileRows * 32;
@@ -78,7 +78,7 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
       }
     }
     for (int64_t i = 0; i < some; ++i) {
-      store_row(sums + i * kPanelRows, cols, bias, y + (first + i) * y_stride);
+      store_row(sums + i * kPanelRows, nullptr, cols, bias, y + (first + i) * y_stride);
     }
   }
 }
