@@ -57,8 +57,13 @@ void linear(benchmark::State& state, Processor& processor, DType dtype, const Sh
   }
   // Bytes that make small, finite numbers in every type.
   std::minstd_rand random(7);
-  for (Bytes i = 0; i < copies * weight_bytes; ++i) {
+  const Bytes drawn = std::min(copies * weight_bytes, Bytes{1} << 20);
+  for (Bytes i = 0; i < drawn; ++i) {
     weights->data()[i] = static_cast<std::byte>(random() >> 12 & 0x3f);
+  }
+  for (Bytes i = drawn; i < copies * weight_bytes; i += drawn) {
+    std::memcpy(weights->data() + i, weights->data(),
+                static_cast<size_t>(std::min(drawn, copies * weight_bytes - i)));
   }
   for (int64_t i = 0; i < tokens * shape.k; ++i) {
     reinterpret_cast<float*>(x->data())[i] = static_cast<float>(random() % 1000) / 1000.0f - 0.5f;

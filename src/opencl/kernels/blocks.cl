@@ -174,9 +174,10 @@ inline Unit unit_at(global const uchar* row, uint unit, uint cols) {
 // A block's scale. A half's bits at the place of a float's are the value times 2^-112, subnormals
 // included; scales are neither infinite nor NaN. Some compilers for CPUs call a function for
 // vload_half. GPUs have an instruction, and may flush the subnormal floats that this needs.
+#define HALF_AS_FLOAT 0x8fffe000u  // sign, and the rest three bits below, where copies of the sign were shifted in
 inline float half_at(global const uchar* p) {
-  const uint bits = *(global const ushort*)p;
-  return as_float((bits & 0x8000u) << 16 | as_uint(as_float((bits & 0x7fffu) << 13) * 0x1p112f));
+  const int bits = (int)*(global const short*)p << 16;
+  return as_float(bits >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f;
 }
 typedef uchar8 Bytes;
 inline Bytes bytes_at(global const uchar* p) { return as_uchar8(vload4(0, (global const ushort*)p)); }

@@ -102,25 +102,37 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
 
 // One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. A block of W is four vectors of
 // its numbers, 0 .. 15, and one scale for their sum; what the numbers are too large by is the same for all
-// rows. Scales and offsets of four rows are decoded at once; of scales alone PoCL makes slower code so.
+// rows. Scales and offsets of four rows of Q4_1 are decoded at once; of scales alone both compilers make
+// slower code so.
 #define HEAD_BYTES (BLOCK_BYTES - 16)
-#define HEAD_AT(block) as_uint(vload2(0, (global const ushort*)(block)))
+#define HEAD_AT(block) as_int(vload2(0, (global const ushort*)(block)))
 
-// half_at() of blocks.cl for the lower half of each word.
-inline float4 halves_at(uint4 heads) {
-  return as_float4((heads & 0x8000u) << 16 | as_uint4(as_float4((heads & 0x7fffu) << 13) * 0x1p112f));
-}
+// half_at() of blocks.cl for the upper half of each word.
+inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
+
+// Rows are too short for what the machine fetches ahead by itself. OpenCL's own prefetch() does nothing on
+// these devices; their compilers are all made from clang, which has this. It may be given any address.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_prefetch)
+#define FETCH_AHEAD(p) __builtin_prefetch((const void*)(uintptr_t)(p))
+#endif
+#endif
+#ifndef FETCH_AHEAD
+#define FETCH_AHEAD(p)
+#endif
 
 inline float8 block_part(global const uchar* numbers, float8 x0, float8 x1, float8 x2, float8 x3, float8 start) {
   const uint8 a = convert_uint8(vload8(0, numbers));
   const uint8 b = convert_uint8(vload8(0, numbers + 8));
+#if defined(WEIGHT_Q4_0)
   float8 part = fma(convert_float8(as_int8(a & 15u)), x0, start);
+#else
+  float8 part = convert_float8(as_int8(a & 15u)) * x0;
+#endif
   part = fma(convert_float8(as_int8(b & 15u)), x1, part);
   part = fma(convert_float8(as_int8(a >> 4)), x2, part);
   return fma(convert_float8(as_int8(b >> 4)), x3, part);
 }
-#define ADD_BLOCK(sum, row, scale) \
-  sum = fma((float8)(scale), block_part(row + at + HEAD_BYTES, x0, x1, x2, x3, start), sum);
 
 TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
                    global float* y, long y_offset, long y_stride,        //
@@ -135,6 +147,8 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
   x += x_offset + t * x_stride;
   y += y_offset + t * y_stride;
   w += w_bytes;
+  // The next four rows, or if they are long what is ahead in each.
+  const long ahead = 4 * row_bytes(k) <= 12 * 1024 ? 4 * row_bytes(k) : 1024;
   for (int r = first; r < end; r += 4) {
     // Rows past the end repeat the last one, unstored.
     global const uchar* row0 = w + r * row_bytes(k);
@@ -142,7 +156,6 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
     global const uchar* row2 = w + min(r + 2, end - 1) * row_bytes(k);
     global const uchar* row3 = w + min(r + 3, end - 1) * row_bytes(k);
     float8 s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
-    float4 offsets = 0.0f;
     for (long i = 0, at = 0; i < k; i += 32, at += BLOCK_BYTES) {
       const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
       const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
@@ -150,20 +163,28 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
 #if defined(WEIGHT_Q4_0)
       const float8 start = -8.0f * x_sum;
 #define SCALE(j) half_at(row##j + at)
+#define ADD_OFFSET(j)
 #else
-      const float8 start = 0.0f;
-      const uint4 heads = (uint4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
-      const float4 scales = halves_at(heads);
-      offsets = fma(halves_at(heads >> 16), (float4)(sum8(x_sum)), offsets);
+      const float8 start = 0.0f;  // unused
+      const int4 heads = (int4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
+      const float4 scales = halves_at(heads << 16);
+      const float4 offsets = halves_at(heads);
 #define SCALE(j) scales.s##j
+#define ADD_OFFSET(j) s##j = fma((float8)(offsets.s##j), x_sum, s##j);
 #endif
-      ADD_BLOCK(s0, row0, SCALE(0))
-      ADD_BLOCK(s1, row1, SCALE(1))
-      ADD_BLOCK(s2, row2, SCALE(2))
-      ADD_BLOCK(s3, row3, SCALE(3))
+#define ADD_BLOCK(j)                                                                              \
+  {                                                                                               \
+    global const uchar* block = row##j + at;                                                      \
+    FETCH_AHEAD(block + ahead);                                                                   \
+    s##j = fma((float8)(SCALE(j)), block_part(block + HEAD_BYTES, x0, x1, x2, x3, start), s##j);  \
+    ADD_OFFSET(j)                                                                                 \
+  }
+      ADD_BLOCK(0)
+      ADD_BLOCK(1)
+      ADD_BLOCK(2)
+      ADD_BLOCK(3)
     }
-    const float sums[4] = {sum8(s0) + offsets.s0, sum8(s1) + offsets.s1, sum8(s2) + offsets.s2,
-                           sum8(s3) + offsets.s3};
+    const float sums[4] = {sum8(s0), sum8(s1), sum8(s2), sum8(s3)};
     for (int j = 0; j < 4 && r + j < end; ++j) {
       y[r + j] = sums[j] + (has_bias ? bias[r + j] : 0.0f);
     }
