@@ -1,7 +1,7 @@
 // The same greedy tokens in every strategy, whatever the length of the prompt: standard lengths and
 // those beside them, prompts of several passes, and turns on a filled cache.
 //
-// All lengths from 1 to 300 with HETERO_LENGTHS=all (some minutes; with npu-online an hour and more), those
+// All lengths from 1 to 300 with HETERO_LENGTHS=all (some minutes for each strategy), those
 // of a range with HETERO_LENGTHS=1-100; else a sample.
 #include <gtest/gtest.h>
 

@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "cases.h"
 #include "engine/generate.h"
@@ -96,6 +98,64 @@ TEST_F(PlanningScene, MeasuresOnFirstUseKeepsItAndPlansByIt) {
   EXPECT_NE((*second)->profile(), nullptr);
   EXPECT_EQ(machine_.gpu->submitted(), 0);  // read, not measured again
   EXPECT_EQ(generate(**second), expected);
+}
+
+TEST_F(PlanningScene, TheCacheFolderKeepsToItsLimit) {
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(24);
+  const auto add = [&](const std::string& name, int hours_later) {
+    std::ofstream(folder_ + "/" + name) << std::string(1000, 'x');
+    std::filesystem::last_write_time(folder_ + "/" + name, long_ago + std::chrono::hours(hours_later));
+  };
+  add("npu-0123456789abcdef.blob", 2);
+  add("npu-0123456789abcdef.blob.17.0", 0);
+  add("opencl-rows-0123456789abcdef.bin", 1);
+  add("opencl-tuned-0123456789abcdef.txt", 0);
+  add("somebody's file", 0);
+  const auto left = [&] {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
+  };
+  const auto open = [&](std::optional<Bytes> limit) {
+    EngineOptions o = options(Strategy::kCpu);
+    o.cache_limit = limit;
+    auto engine = Engine::open(o);
+    ASSERT_TRUE(engine.ok()) << engine.status().message();
+    EXPECT_EQ(left().count("opencl-tuned-0123456789abcdef.txt"), 1u);
+    std::ofstream(folder_ + "/npu-written.blob") << std::string(1000, 'x');
+  };
+  open(std::nullopt);
+  EXPECT_EQ(left().size(), 6u);
+  open(4000);
+  EXPECT_EQ(left(), (std::set<std::string>{"npu-0123456789abcdef.blob", "npu-written.blob",
+                                           "opencl-tuned-0123456789abcdef.txt", "somebody's file"}));
+  open(0);  // what the engine itself has written stays
+  EXPECT_EQ(left(), (std::set<std::string>{"npu-written.blob", "opencl-tuned-0123456789abcdef.txt",
+                                           "somebody's file"}));
+}
+
+TEST_F(PlanningScene, TheLimitOfTheCacheIsAskedFor) {
+  unsetenv("HETERO_CACHE_MB");
+  const auto usual = default_cache_limit(folder_ + "/not/there/yet");
+  ASSERT_TRUE(usual.ok());
+  EXPECT_GT(*usual, 0);
+  EXPECT_LE(*usual, 8'000'000'000);
+  for (const auto& [text, expected] :
+       {std::pair{"0", 0LL}, {"250", 250'000'000LL}, {"100000", 100'000'000'000LL}}) {
+    setenv("HETERO_CACHE_MB", text, 1);
+    const auto limit = default_cache_limit(folder_);
+    ASSERT_TRUE(limit.ok()) << text;
+    EXPECT_EQ(*limit, expected);
+  }
+  for (const char* text : {"-1", "4G", "1.5", "99999999999999999999", "9223372036854775807", " "}) {
+    setenv("HETERO_CACHE_MB", text, 1);
+    const auto limit = default_cache_limit(folder_);
+    ASSERT_FALSE(limit.ok()) << text;
+    EXPECT_NE(limit.status().message().find(std::string("HETERO_CACHE_MB=") + text), std::string::npos);
+  }
+  unsetenv("HETERO_CACHE_MB");
 }
 
 TEST_F(PlanningScene, MeasuresBehindTheFirstAnswerWhereAsked) {

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <iterator>
+#include <vector>
 
 namespace hetero {
 
@@ -44,6 +46,62 @@ Status replace_file(const std::string& path, std::string_view text) {
   }
   std::filesystem::rename(temporary, path, error);
   return error ? io_error(fmt::format("{}: cannot be replaced: {}", path, error.message())) : Status();
+}
+
+void mark_used(const std::string& path) {
+  std::error_code error;
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now(), error);
+}
+
+Bytes trim_folder(const std::string& folder, Bytes limit,
+                  const std::function<bool(std::string_view)>& expendable,
+                  std::filesystem::file_time_type since) {
+  struct File {
+    std::filesystem::file_time_type used;
+    Bytes size = 0;
+    std::filesystem::path path;
+  };
+  // Times of files come from a clock that is a few milliseconds behind, and on some file systems count in
+  // steps of two seconds.
+  since -= std::chrono::seconds(2);
+  std::error_code error;
+  std::vector<File> old;
+  Bytes total = 0;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::error_code gone;
+    if (!entry->is_regular_file(gone) || entry->is_symlink(gone)) {
+      continue;
+    }
+    File file{entry->last_write_time(gone), 0, entry->path()};
+    const auto size = gone ? 0 : entry->file_size(gone);
+    if (gone) {
+      continue;
+    }
+    file.size = static_cast<Bytes>(size);
+    total += file.size;
+    if (file.used < since && expendable(file.path.filename().string())) {
+      old.push_back(std::move(file));
+    }
+  }
+  std::sort(old.begin(), old.end(), [](const File& a, const File& b) { return a.used < b.used; });
+  Bytes removed = 0;
+  for (const File& file : old) {
+    if (total <= limit) {
+      break;
+    }
+    const auto used = std::filesystem::last_write_time(file.path, error);
+    if (!error && used != file.used) {
+      continue;  // somebody needs it now
+    }
+    if (std::filesystem::remove(file.path, error)) {
+      removed += file.size;
+    }
+    if (!error) {
+      total -= file.size;
+    }
+  }
+  return removed;
 }
 
 }  // namespace hetero

@@ -131,6 +131,7 @@ Result<EngineOptions> engine_options(const ModelOptions& o) {
   options.notice = [](const std::string& what) { fmt::print(stderr, "hetero: {}\n", what); };
   options.sync = sync_from_name(o.sync).value_or(Sync::kFast);
   options.cache_dir = default_cache_dir();
+  HETERO_TRY(options.cache_limit, default_cache_limit(options.cache_dir));
   if (!o.soc.empty()) {
     HETERO_TRY(auto found, find_simulated(o.soc));
     options.find = [found](const Discovery&) { return found; };

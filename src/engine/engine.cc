@@ -1,10 +1,15 @@
 #include "engine/engine.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
+#include <limits>
 
+#include "base/files.h"
 #include "engine/passes.h"
 #include "graph/model.h"
 #include "processor/failing.h"
@@ -273,6 +278,51 @@ Result<std::unique_ptr<Session>> Engine::new_session() {
   HETERO_TRY(auto executor, Executor::create(graph_, std::move(processors), capacity));
   executor->set_sync(options_.sync);
   return std::unique_ptr<Session>(new Session(*this, std::move(executor)));
+}
+
+Engine::~Engine() {
+  planning_.reset();
+  processors_.clear();
+  trim_cache();
+}
+
+void Engine::trim_cache() {
+  if (options_.cache_dir.empty() || !options_.cache_limit) {
+    return;
+  }
+  // Graphs and programs, also such that were not written to the end. Profiles and what was found by trying
+  // are small, and cost more than their size says.
+  const auto expendable = [](std::string_view name) {
+    return (name.starts_with("npu-") && name.find(".blob") != name.npos) ||
+           (name.starts_with("opencl-") && name.find(".bin") != name.npos);
+  };
+  if (const Bytes removed = trim_folder(options_.cache_dir, *options_.cache_limit, expendable, opened_);
+      removed > 0) {
+    spdlog::info("{}: {} MB that were used longest ago are removed", options_.cache_dir, removed / 1000000);
+  }
+}
+
+Result<Bytes> default_cache_limit(const std::string& cache_dir) {
+  constexpr Bytes kMegabyte = 1000000;
+  Bytes limit = 8000 * kMegabyte;
+  if (const char* text = std::getenv("HETERO_CACHE_MB"); text != nullptr && *text != '\0') {
+    const char* end = text + std::strlen(text);
+    const auto read = std::from_chars(text, end, limit);
+    if (read.ec != std::errc() || read.ptr != end || limit < 0 ||
+        limit > std::numeric_limits<Bytes>::max() / kMegabyte) {
+      return invalid_argument(
+          fmt::format("HETERO_CACHE_MB={}: expected megabytes, a whole number from 0 on", text));
+    }
+    return limit * kMegabyte;
+  }
+  // The folder may not exist yet, but some folder above it does.
+  std::error_code error;
+  std::filesystem::path there = cache_dir;
+  while (!there.empty() && there != there.root_path() && !std::filesystem::exists(there, error)) {
+    there = there.parent_path();
+  }
+  const auto space = std::filesystem::space(there, error);
+  return error ? limit : std::min(limit, static_cast<Bytes>(space.capacity / 10));
 }
 
 std::string default_cache_dir() {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -53,6 +54,9 @@ struct EngineOptions {
   };
   Compile compile = Compile::kAhead;
   std::string cache_dir;  // compiled programs and graphs; empty: no cache on disk
+  /// Of cache_dir in bytes: when the engine goes, those that were used longest ago are removed, but none that
+  /// it has used itself. nullopt: no limit.
+  std::optional<Bytes> cache_limit;
   /// Called on things that may take over a second: (what, done, total).
   std::function<void(const std::string&, int, int)> progress;
   /// Called with what the user must be told once, when it happens: a processor failed, ...
@@ -68,6 +72,7 @@ class Session;
 class Engine {
  public:
   static Result<std::unique_ptr<Engine>> open(EngineOptions options);
+  ~Engine();
 
   const EngineOptions& options() const { return options_; }
   const GgufFile& file() const { return *file_; }
@@ -114,6 +119,7 @@ class Engine {
  private:
   friend class Session;
   Engine() = default;
+  void trim_cache();
   Status open_processors(const std::string& cache_dir);
   Status open_member(const Member& member);
   Status start_planning();
@@ -131,6 +137,7 @@ class Engine {
   std::vector<std::string> dropped_;
   std::unique_ptr<Planning> planning_;
   int64_t context_ = 0;
+  std::filesystem::file_time_type opened_ = std::filesystem::file_time_type::clock::now();
 };
 
 /// One sequence: what was fed so far, and the logits behind its last token.
@@ -234,5 +241,9 @@ class Session {
 /// The user's cache folder: $XDG_CACHE_HOME/heteroinfer or ~/.cache/heteroinfer; empty if neither
 /// is known.
 std::string default_cache_dir();
+
+/// How large the cache folder may become: HETERO_CACHE_MB megabytes (10^6 bytes), by default 8000, but at
+/// most a tenth of the disk it is on. An error if the variable is not a number from 0 on.
+Result<Bytes> default_cache_limit(const std::string& cache_dir);
 
 }  // namespace hetero

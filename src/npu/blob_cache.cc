@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/files.h"
+
 namespace hetero {
 
 // As FNV-1a (Fowler, Noll, Vo), of words in place of bytes: weights of gigabytes are hashed. Each
@@ -65,6 +67,7 @@ std::optional<std::string> BlobCache::load(const std::string& key) const {
   if (fmt::format("{}\n{}\n{}\n", line, stored_key, what) != header(key, blob)) {
     return std::nullopt;
   }
+  mark_used(path(key));
   return blob;
 }
 

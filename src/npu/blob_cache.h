@@ -14,7 +14,8 @@ namespace hetero {
 uint64_t hash_bytes(const void* data, Bytes size);
 
 /// A folder of blobs by key. A cache is never needed: what cannot be written is not kept, and what
-/// cannot be read, or is damaged, is not there. Safe with other processes on the same folder.
+/// cannot be read, or is damaged, is not there. Safe with other processes on the same folder. What is loaded
+/// is marked as used (base/files.h).
 class BlobCache {
  public:
   /// An empty `folder` keeps nothing.

@@ -145,6 +145,7 @@ ClProgram ProgramCache::load(const std::string& path, const std::string& key, co
   if (error != CL_SUCCESS || status != CL_SUCCESS || !finish(program.get(), path, options).ok()) {
     return {};
   }
+  mark_used(path);
   return program;
 }
 
