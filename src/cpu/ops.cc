@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kChunkRows = 384;
 // Depth of a panel: with 16 columns, 16 KiB, half of a first-level cache.
 constexpr int64_t kDepth = 256;
+// Panels whose sums wait in the second-level cache, beside the activations, for the next depth.
+constexpr int64_t kPanelGroup = 8;
 // Short passes look at the cache in parts of this many rows, at most kMaxParts, so that one token
 // keeps all threads busy.
 constexpr int64_t kSplitTokens = 4;
@@ -113,8 +115,8 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
       executable->scratch_floats = packed_scratch(tokens, k, *kernels.int8);
     }
     if (tokens > kernels.gemv_rows && !executable->segments.empty()) {
-      const int64_t floats = round_up(std::min(tokens, kChunkRows), kernels.tile_rows) * k +
-                             threads * depth_of(k) * kernels.tile_cols;
+      const int64_t rows = round_up(std::min(tokens, kChunkRows), kernels.tile_rows);
+      const int64_t floats = rows * k + threads * (depth_of(k) + kPanelGroup * rows) * kernels.tile_cols;
       executable->scratch_floats = std::max(executable->scratch_floats, floats);
     }
   } else if (op.is<RmsNorm>()) {
@@ -176,7 +178,8 @@ void linear_by_rows(const Work& work, const Kernels& kernels, ThreadPool& pool) 
 // Many rows: the loops of Goto and van de Geijn (ACM TOMS 34, 2008) with the roles of the operands
 // exchanged. A decoded panel of weights stays in the first-level cache and meets all packed
 // activations of its depth, which stay in the second-level cache; each weight is decoded once for
-// up to kChunkRows rows.
+// up to kChunkRows rows. Sums of a group of panels stay in the second-level cache as well, packed: rows of
+// the output lie so far apart that they share its sets and would push each other out.
 void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const CpuExecutable& e = *work.executable;
   const int64_t k = e.graph->value(e.op().inputs[0]).cols;
@@ -185,8 +188,10 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
   const int64_t chunk = round_up(ceil_div(work.tokens, chunks), mr);
   const int64_t depth = depth_of(k);
   const auto panel_count = static_cast<int64_t>(e.panels.size());
+  const int64_t panel_cols = kernels.tile_cols;
+  const int64_t worker_floats = (depth + kPanelGroup * chunk) * panel_cols;
   auto* tiles = reinterpret_cast<float*>(work.scratch->data());
-  float* panels = tiles + chunk * k;
+  float* of_workers = tiles + chunk * k;
 
   for (int64_t first = 0; first < work.tokens; first += chunk) {
     const int64_t rows = std::min(chunk, work.tokens - first);
@@ -203,29 +208,40 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
     });
     // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
     // few panels for the threads: each part decodes its panels again.
-    const int64_t group = std::clamp<int64_t>(panel_count / (pool.size() * int64_t{3}), 1, 8);
+    const int64_t group = std::clamp<int64_t>(panel_count / (pool.size() * int64_t{3}), 1, kPanelGroup);
     const int64_t groups = ceil_div(panel_count, group);
     const int64_t cuts = pool.size() == 1 ? 1
                                           : std::clamp<int64_t>(ceil_div(2 * pool.size(), groups), 1,
                                                                 std::max<int64_t>(1, tile_count / 4));
     const int64_t part = ceil_div(tile_count, cuts);
     for_units(pool, groups * cuts, [&](int64_t unit, int worker) {
-      float* panel = panels + worker * depth * kernels.tile_cols;
+      float* const panel = of_workers + worker * worker_floats;
+      float* const sums = panel + depth * panel_cols;  // [panel][row][panel_cols]
       const int64_t tile_begin = unit % cuts * part;
       const int64_t row_begin = tile_begin * mr;
-      const int64_t row_end = std::min(rows, row_begin + part * mr);
-      if (row_begin >= row_end) {
+      const int64_t some = std::min(rows - row_begin, part * mr);
+      if (some <= 0) {
         return;
       }
+      const int64_t panel_begin = unit / cuts * group;
+      const int64_t panel_end = std::min(panel_count, panel_begin + group);
       for (int64_t at = 0; at < k; at += depth) {
         const int64_t count = std::min(depth, k - at);
-        for (int64_t p = unit / cuts * group; p < std::min(panel_count, (unit / cuts + 1) * group); ++p) {
+        for (int64_t p = panel_begin; p < panel_end; ++p) {
           const Panel& source = e.panels[static_cast<size_t>(p)];
           kernels.pack_panel(source.weight, at, count, panel);
-          kernels.tiles(tiles + (at * tile_count + tile_begin * count) * mr, mr * count, panel, count,
-                        row_end - row_begin, source.weight.rows, at > 0,
+          kernels.tiles(tiles + (at * tile_count + tile_begin * count) * mr, mr * count, panel, count, some,
+                        source.weight.rows, at > 0,
                         e.vector.empty() ? nullptr : e.vector.data() + source.out_begin,
-                        work.out[0].row<float>(first + row_begin) + source.out_begin, work.out[0].stride);
+                        sums + (p - panel_begin) * some * panel_cols, panel_cols);
+        }
+      }
+      for (int64_t row = 0; row < some; ++row) {
+        float* const out = work.out[0].row<float>(first + row_begin + row);
+        for (int64_t p = panel_begin; p < panel_end; ++p) {
+          const Panel& source = e.panels[static_cast<size_t>(p)];
+          std::copy_n(sums + ((p - panel_begin) * some + row) * panel_cols, source.weight.rows,
+                      out + source.out_begin);
         }
       }
     });
