@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <random>
 
 #include "base/f16.h"
 #include "base/threads.h"
+#include "cpu/loops.h"
 #include "gguf/quantize.h"
 #include "graph/reference.h"
 #include "processor/conformance.h"
@@ -141,6 +143,31 @@ struct LinearData {
   std::vector<std::byte> bytes;
   Graph graph;
 };
+
+TEST(Loops, RangesMakeUpEachPartOnce) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (const int64_t count : {1, 5, 64, 1000}) {
+      for (const int64_t least : {1, 4, 7}) {
+        constexpr int64_t kParts = 3;
+        constexpr int64_t kMost = 14;
+        std::vector<std::atomic<int>> seen(static_cast<size_t>(kParts * count));
+        std::atomic<int> wrong = 0;
+        cpu::for_ranges(pool, kParts, count, least, kMost,
+                        [&](int64_t part, int64_t begin, int64_t end, int worker) {
+                          wrong += end <= begin || end - begin > kMost || worker >= threads ||
+                                   (end < count && (end - begin) % least != 0);
+                          for (int64_t i = begin; i < end; ++i) {
+                            seen[static_cast<size_t>(part * count + i)] += 1;
+                          }
+                        });
+        EXPECT_EQ(wrong, 0) << threads << " threads, " << count << " by " << least;
+        EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](const auto& n) { return n == 1; }))
+            << threads << " threads, " << count << " by " << least;
+      }
+    }
+  }
+}
 
 TEST(Cpu, ResultsDoNotDependOnTheNumberOfThreads) {
   const std::string level = cpu_levels().back();

@@ -9,6 +9,8 @@ namespace {
 constexpr int64_t kLeastRows = 96;
 // Multiply-accumulates that are worth waking another thread for.
 constexpr int64_t kMacsPerUnit = 128 * 1024;
+// Panels that many rows are better read for at a time.
+constexpr int64_t kTogether = 4;
 // Bytes of weights to pack before the mapped original is given back.
 constexpr int64_t kPackBytes = 1024 * 1024;
 // Rows from which on tile registers are faster: they are filled up to 32.
@@ -93,8 +95,7 @@ struct Piece {
   int64_t rows;
 };
 
-/// Spreads panels and rows over threads. Units are groups of panels, few enough for the threads to
-/// end together, each large enough; rows are cut, at multiples of `step`, only where there are too few
+/// Spreads panels and rows over threads. Rows are cut, at multiples of `step`, only where there are too few
 /// panels for the threads, since each part decodes them again.
 template <class Body>
 void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, int64_t tokens,
@@ -104,28 +105,28 @@ void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& k
     panels += ceil_div(s.rows->source.rows, kernels.lanes);
   }
   const int64_t macs = kernels.lanes * k * tokens;  // of one panel
-  const int64_t wanted = pool.size() == 1 ? 1 : pool.size() * int64_t{8};
-  const int64_t least = ceil_div(kMacsPerUnit, std::max<int64_t>(macs, 1));
-  const int64_t group = std::max<int64_t>(1, std::min(std::max(panels / wanted, least), panels));
-  const int64_t groups = ceil_div(panels, group);
-  const int64_t cuts = std::clamp<int64_t>(wanted / 2 / std::max<int64_t>(groups, 1), 1,
-                                           std::max<int64_t>(tokens / kLeastRows, 1));
+  const int64_t wanted = pool.size() * int64_t{4};  // ranges
+  const int64_t together = tokens < kLeastRows ? 1 : std::clamp<int64_t>(panels / wanted, 1, kTogether);
+  const int64_t least = std::max(together, ceil_div(kMacsPerUnit, macs));
+  const int64_t cuts = pool.size() == 1 ? 1
+                                        : std::clamp<int64_t>(wanted / std::max<int64_t>(panels / least, 1),
+                                                              1, std::max<int64_t>(tokens / kLeastRows, 1));
   const int64_t part = round_up(ceil_div(tokens, cuts), step);
-  for_units(pool, groups * cuts, [&](int64_t unit, int) {
-    const int64_t first = unit % cuts * part;
+  for_ranges(pool, cuts, panels, least, panels, [&](int64_t cut, int64_t begin, int64_t end, int) {
+    const int64_t first = cut * part;
     const int64_t rows = std::min(part, tokens - first);
-    int64_t begin = unit / cuts * group;  // panels, counted from the segment's first
     for (const PackedSegment& s : segments) {
       const WeightRows& source = s.rows->source;
       const int64_t count = ceil_div(source.rows, kernels.lanes);
       const int64_t from = std::max<int64_t>(0, begin);
-      const int64_t to = std::min(begin + group, count);
+      const int64_t to = std::min(end, count);
       if (from < to && rows > 0) {
         body(Piece{source.dtype, s.rows->panels.data() + from * kernels.panel_bytes(source.dtype, k),
                    s.out_begin + from * kernels.lanes,
                    std::min(to * kernels.lanes, source.rows) - from * kernels.lanes, first, rows});
       }
       begin -= count;
+      end -= count;
     }
   });
 }

@@ -38,6 +38,30 @@ void for_units(ThreadPool& pool, int64_t units, const Body& body) {
   pool.run(std::cref(loop));
 }
 
+/// Calls body(part, begin, end, worker) for ranges that make up [0, count) of each part, handing them to
+/// whichever worker is free. They get shorter towards the end (guided self-scheduling: Polychronopoulos and
+/// Kuck, IEEE Trans. Computers C-36, 1987), so that workers end together even where one of them is slower.
+/// None is longer than `most`; but at the end of a part, all are multiples of `least`.
+template <class Body>
+void for_ranges(ThreadPool& pool, int64_t parts, int64_t count, int64_t least, int64_t most,
+                const Body& body) {
+  const int64_t all = parts * count;
+  std::atomic<int64_t> next = 0;
+  const auto loop = [&](int worker) {
+    int64_t at = next.load();
+    while (at < all) {
+      const int64_t share = pool.size() == 1 ? all : (all - at) / (pool.size() * int64_t{4});
+      const int64_t begin = at % count;
+      const int64_t some = std::min(count - begin, std::max(least, std::min(share, most) / least * least));
+      if (next.compare_exchange_weak(at, at + some)) {
+        body(at / count, begin, begin + some, worker);
+        at = next.load();
+      }
+    }
+  };
+  all <= least ? loop(0) : pool.run(std::cref(loop));
+}
+
 /// Splits `rows` rows of `cols` elements into units of at least kElementsPerUnit elements.
 template <class Body>
 void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, const Body& body) {

@@ -206,25 +206,20 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
                           tiles + (at * tile_count + tile * count) * mr);
       }
     });
-    // A unit is a group of panels times a part of the rows. Rows are cut only where there are too
-    // few panels for the threads: each part decodes its panels again.
-    const int64_t group = std::clamp<int64_t>(panel_count / (pool.size() * int64_t{3}), 1, kPanelGroup);
-    const int64_t groups = ceil_div(panel_count, group);
+    // Rows are cut only where there are too few panels for the threads: each part decodes its panels again.
     const int64_t cuts = pool.size() == 1 ? 1
-                                          : std::clamp<int64_t>(ceil_div(2 * pool.size(), groups), 1,
+                                          : std::clamp<int64_t>(pool.size() * int64_t{4} / panel_count, 1,
                                                                 std::max<int64_t>(1, tile_count / 4));
     const int64_t part = ceil_div(tile_count, cuts);
-    for_units(pool, groups * cuts, [&](int64_t unit, int worker) {
+    const auto multiply = [&](int64_t cut, int64_t panel_begin, int64_t panel_end, int worker) {
       float* const panel = of_workers + worker * worker_floats;
       float* const sums = panel + depth * panel_cols;  // [panel][row][panel_cols]
-      const int64_t tile_begin = unit % cuts * part;
+      const int64_t tile_begin = cut * part;
       const int64_t row_begin = tile_begin * mr;
       const int64_t some = std::min(rows - row_begin, part * mr);
       if (some <= 0) {
         return;
       }
-      const int64_t panel_begin = unit / cuts * group;
-      const int64_t panel_end = std::min(panel_count, panel_begin + group);
       for (int64_t at = 0; at < k; at += depth) {
         const int64_t count = std::min(depth, k - at);
         for (int64_t p = panel_begin; p < panel_end; ++p) {
@@ -244,7 +239,8 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
                       out + source.out_begin);
         }
       }
-    });
+    };
+    for_ranges(pool, cuts, panel_count, 1, kPanelGroup, multiply);
   }
 }
 
