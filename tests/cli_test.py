@@ -130,6 +130,7 @@ class Cli(unittest.TestCase):
     def test_logprobs_refuses_ids_that_the_model_lacks(self):
         ids = self.file('ids.json', [[1, 99999999]])
         self.assert_error(hetero('logprobs', '-m', MODEL, '--ids', ids, '--strategy', 'cpu'), 2, '99999999')
+        self.assert_error(hetero('logprobs', '-m', MODEL, '--ids', '1, ' * 40000, '--strategy', 'cpu'), 1, '(120000 bytes)')
         for bad in [b'{', b'[1, 2]', b'[[]]', b'[["a"]]', b'[[-1]]']:
             self.assert_error(hetero('logprobs', '-m', MODEL, '--ids', self.file('bad.json', bad)), 1, 'bad.json')
 
@@ -141,6 +142,11 @@ class Cli(unittest.TestCase):
         self.assertEqual(lists[0], self.json_of('tokenize', '-m', MODEL, '-p', 'Hello world', '--no-special', '--json')['ids'])
         back = self.json_of('detokenize', '-m', MODEL, '--ids', self.file('ids.json', lists), '--json')['text']
         self.assertEqual(back, texts)
+        # Of wrong ids only what is wrong is shown.
+        for bad in [[[1, [2] * 50000]], [['x' * 50000]], b'[[1, "' + b'x' * 50000]:
+            wrong = hetero('detokenize', '-m', MODEL, '--ids', self.file('ids.json', bad))
+            self.assert_error(wrong, 1, 'ids.json')
+            self.assertLess(len(wrong.stderr), 500)
 
     @needs_model
     def test_render(self):
@@ -435,6 +441,21 @@ class Cli(unittest.TestCase):
                             > 1.5 * min(a['given']['median_ns'], a['exchanged']['median_ns'])
                             for a in npu['by_order']))
         self.assertEqual({p['tokens'] for p in c['predictions']}, {1, 64, 256, 512})
+
+    @needs_tiny
+    def test_a_simulated_chip_is_profiled_as_its_file_says(self):
+        model = f'{CASES}/tiny/llama-gqa-untied-f32.gguf'
+        args = ['profile', '-m', model, '--soc']
+        self.assert_error(hetero(*args, 'snapdragon-8-gen-3'), 2, '-o FILE')
+        with open(os.path.join(os.path.dirname(__file__), '..', 'soc', 'snapdragon-8-gen-3.json')) as f:
+            chip = json.load(f)
+        times = []
+        for alone in [0, 1]:
+            chip['chip']['profile_alone'] = {'value': alone}
+            p = self.json_of(*args, self.file('chip.json', chip), '--processors', 'cpu,gpu0', '-o', self.file('p.json', b''), '--json')
+            gpu = next(p for p in p['processors'] if p['id'] == 'gpu0')
+            times.append(next(s for s in gpu['series'] if s['kind'] == 'linear')['points'][0]['median_ns'])
+        self.assertGreater(times[1], 10 * times[0])  # what the driver takes for a submission that is waited for
 
     def test_characterize_where_a_driver_times_batches_only(self):
         if not any(p['id'] == 'gpu0' and p['stand_in'] for p in self.json_of('devices', '--json')['processors']):

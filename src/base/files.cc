@@ -19,10 +19,21 @@ uint64_t text_hash(std::string_view text) {
   return h;
 }
 
+std::string shortened(std::string_view text, size_t most) {
+  if (text.size() <= most) {
+    return std::string(text);
+  }
+  size_t end = most;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0u) == 0x80u) {
+    --end;
+  }
+  return fmt::format("{}... ({} bytes)", text.substr(0, end), text.size());
+}
+
 Result<std::string> read_text_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
-    return not_found(path + ": cannot be opened for reading");
+    return not_found(shortened(path, 300) + ": cannot be opened for reading");
   }
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (file.bad()) {

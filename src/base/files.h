@@ -16,6 +16,10 @@ namespace hetero {
 /// who could write the files anyway.
 uint64_t text_hash(std::string_view text);
 
+/// For messages: the text, or of one that is longer than `most` bytes its beginning and how long it is. UTF-8
+/// is not cut within a character.
+std::string shortened(std::string_view text, size_t most = 100);
+
 /// All of a file, pipes included. Errors name it.
 Result<std::string> read_text_file(const std::string& path);
 

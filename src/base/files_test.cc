@@ -111,6 +111,15 @@ TEST_F(TrimTest, SeveralAtOnceRemoveNoMoreThanOne) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "100.blob"));
 }
 
+TEST(Files, LongTextsAreShortenedBetweenCharacters) {
+  EXPECT_EQ(shortened("abc", 3), "abc");
+  EXPECT_EQ(shortened("abcd", 3), "abc... (4 bytes)");
+  EXPECT_EQ(shortened("ab\xc3\xa4xy", 3), "ab... (6 bytes)");
+  const Status status = read_text_file(std::string(100000, 'x')).status();
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_LT(status.message().size(), 400u);
+}
+
 TEST(Files, HashIsFnv1a) {
   EXPECT_EQ(text_hash(""), 0xcbf29ce484222325u);
   EXPECT_EQ(text_hash("a"), 0xaf63dc4c8601ec8cu);  // of the published test vectors

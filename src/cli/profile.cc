@@ -3,6 +3,7 @@
 
 #include "cli/commands.h"
 #include "engine/planning.h"
+#include "sim/soc.h"
 
 namespace hetero {
 namespace {
@@ -17,10 +18,14 @@ struct ProfileCommand {
 };
 
 Status run(const ProfileCommand& o) {
+  if (!o.model.soc.empty() && o.output.empty()) {
+    return invalid_argument(
+        "profile --soc: profiles of simulated chips are not kept in the cache, give -o FILE");
+  }
   HETERO_TRY(const OpenedModel opened, open_model(o.model));
   Engine& engine = *opened.engine;
   const std::vector<OpenProcessor> processors = engine.open_list();
-  const std::string cache = profile_cache_file(engine.graph(), processors, default_cache_dir());
+  const std::string cache = profile_cache_file(engine.graph(), processors, engine.options().cache_dir);
   const std::string file = o.output.empty() ? cache : o.output;
   // What an earlier call measured and was cut off in.
   std::optional<Profile> known;
@@ -38,6 +43,10 @@ Status run(const ProfileCommand& o) {
     options.rounds = 9;
     options.time_limit = std::chrono::hours(1);
     options.lengths = {1, 32, 64, 96, 128, 192, 256, 384, 512};
+  }
+  if (!o.model.soc.empty()) {
+    HETERO_TRY(const Soc soc, load_soc(o.model.soc));
+    options.alone = soc.profile_alone > 0.0;
   }
   options.cancel = &interrupted();
   options.progress = [&](const std::string& what, int done, int total) { progress.show(what, done, total); };

@@ -73,7 +73,7 @@ Status detokenize(const DetokenizeOptions& o) {
     for (const auto& id : list) {
       if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= tokenizer->size()) {
         return malformed(fmt::format("{}: {} is not a token id of this model (0 to {})", o.ids,
-                                     dump_json(id, -1), tokenizer->size() - 1));
+                                     shortened(dump_json(id, -1)), tokenizer->size() - 1));
       }
       ids.push_back(id.get<TokenId>());
     }

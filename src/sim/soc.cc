@@ -5,16 +5,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <tuple>
 
+#include "base/files.h"
+#include "base/json_file.h"
 #include "sim/soc_data.h"
 
 namespace hetero {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 const Json* member(const Json& object, const char* name) {
   const auto found = object.is_object() ? object.find(name) : object.end();
@@ -355,25 +354,17 @@ std::vector<std::string> soc_names() {
 }
 
 Result<Json> soc_json(const std::string& name_or_path) {
-  std::string text;
   for (const SocData& data : soc_data()) {
     if (name_or_path == data.name) {
-      text = data.json;
+      return parse_json(data.json, name_or_path);
     }
   }
-  if (text.empty()) {
-    std::ifstream file(name_or_path, std::ios::binary);
-    if (!file) {
-      return not_found(
-          fmt::format("--soc {}: neither a file nor one of {}", name_or_path, fmt::join(soc_names(), ", ")));
-    }
-    text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  auto json = read_json_file(name_or_path);
+  if (json.status().code() == Code::kNotFound) {
+    return not_found(fmt::format("--soc {}: neither a file nor one of {}", shortened(name_or_path, 300),
+                                 fmt::join(soc_names(), ", ")));
   }
-  try {
-    return Json::parse(text);
-  } catch (const nlohmann::json::exception& e) {
-    return malformed(fmt::format("{}: not JSON: {}", name_or_path, e.what()));
-  }
+  return json;
 }
 
 Result<Soc> load_soc(const std::string& name_or_path, const std::vector<std::string>& set) {
