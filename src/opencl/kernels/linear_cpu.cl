@@ -100,15 +100,32 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
 
 #if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
 
-// One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. A block of W is four vectors of
-// its numbers, 0 .. 15, and one scale for their sum; what the numbers are too large by is the same for all
-// rows. Scales and offsets of four rows of Q4_1 are decoded at once; of scales alone both compilers make
-// slower code so.
-#define HEAD_BYTES (BLOCK_BYTES - 16)
-#define HEAD_AT(block) as_int(vload2(0, (global const ushort*)(block)))
+// Four vectors of a block's numbers, 0 .. 15, times x, but for the scale. What the numbers are too large by is the
+// same for all rows.
+inline float8 block_part(global const uchar* block, const float8* x, float8 start) {
+  const uint8 a = convert_uint8(vload8(0, block + (BLOCK_BYTES - 16)));
+  const uint8 b = convert_uint8(vload8(1, block + (BLOCK_BYTES - 16)));
+#if defined(WEIGHT_Q4_0)
+  float8 part = fma(convert_float8(as_int8(a & 15u)), x[0], start);
+#else
+  float8 part = convert_float8(as_int8(a & 15u)) * x[0];
+#endif
+  part = fma(convert_float8(as_int8(b & 15u)), x[1], part);
+  part = fma(convert_float8(as_int8(a >> 4)), x[2], part);
+  return fma(convert_float8(as_int8(b >> 4)), x[3], part);
+}
 
-// half_at() of blocks.cl for the upper half of each word.
-inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
+#elif defined(WEIGHT_Q8_0)
+
+inline float8 block_part(global const uchar* block, const float8* x, float8 start) {
+  global const char* numbers = (global const char*)block + 2;
+  float8 part = convert_float8(vload8(0, numbers)) * x[0];
+  part = fma(convert_float8(vload8(1, numbers)), x[1], part);
+  part = fma(convert_float8(vload8(2, numbers)), x[2], part);
+  return fma(convert_float8(vload8(3, numbers)), x[3], part);
+}
+
+#endif
 
 // Rows are too short for what the machine fetches ahead by itself. OpenCL's own prefetch() does nothing on
 // these devices; their compilers are all made from clang, which has this. It may be given any address.
@@ -121,19 +138,15 @@ inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS
 #define FETCH_AHEAD(p)
 #endif
 
-inline float8 block_part(global const uchar* numbers, float8 x0, float8 x1, float8 x2, float8 x3, float8 start) {
-  const uint8 a = convert_uint8(vload8(0, numbers));
-  const uint8 b = convert_uint8(vload8(0, numbers + 8));
-#if defined(WEIGHT_Q4_0)
-  float8 part = fma(convert_float8(as_int8(a & 15u)), x0, start);
-#else
-  float8 part = convert_float8(as_int8(a & 15u)) * x0;
-#endif
-  part = fma(convert_float8(as_int8(b & 15u)), x1, part);
-  part = fma(convert_float8(as_int8(a >> 4)), x2, part);
-  return fma(convert_float8(as_int8(b >> 4)), x3, part);
-}
+#if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1) || defined(WEIGHT_Q8_0)
 
+#define HEAD_AT(block) as_int(vload2(0, (global const ushort*)(block)))
+
+// half_at() of blocks.cl for the upper half of each word.
+inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
+
+// One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. Scales and offsets of four rows of Q4_1 are
+// decoded at once; of scales alone both compilers make slower code so.
 TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
                    global float* y, long y_offset, long y_stride,        //
                    global const uchar* w, long w_bytes, global const float* bias, int has_bias,
@@ -157,15 +170,13 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
     global const uchar* row3 = w + min(r + 3, end - 1) * row_bytes(k);
     float8 s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
     for (long i = 0, at = 0; i < k; i += 32, at += BLOCK_BYTES) {
-      const float8 x0 = vload8(0, x + i), x1 = vload8(0, x + i + 8);
-      const float8 x2 = vload8(0, x + i + 16), x3 = vload8(0, x + i + 24);
-      const float8 x_sum = (x0 + x1) + (x2 + x3);
-#if defined(WEIGHT_Q4_0)
-      const float8 start = -8.0f * x_sum;
+      const float8 xs[4] = {vload8(0, x + i), vload8(1, x + i), vload8(2, x + i), vload8(3, x + i)};
+      const float8 x_sum = (xs[0] + xs[1]) + (xs[2] + xs[3]);
+      const float8 start = -8.0f * x_sum;  // of Q4_0 alone
+#if !defined(WEIGHT_Q4_1)
 #define SCALE(j) half_at(row##j + at)
 #define ADD_OFFSET(j)
 #else
-      const float8 start = 0.0f;  // unused
       const int4 heads = (int4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
       const float4 scales = halves_at(heads << 16);
       const float4 offsets = halves_at(heads);
@@ -176,7 +187,7 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
   {                                                                                               \
     global const uchar* block = row##j + at;                                                      \
     FETCH_AHEAD(block + ahead);                                                                   \
-    s##j = fma((float8)(SCALE(j)), block_part(block + HEAD_BYTES, x0, x1, x2, x3, start), s##j);  \
+    s##j = fma((float8)(SCALE(j)), block_part(block, xs, start), s##j);  \
     ADD_OFFSET(j)                                                                                 \
   }
       ADD_BLOCK(0)
@@ -188,6 +199,72 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
     for (int j = 0; j < 4 && r + j < end; ++j) {
       y[r + j] = sums[j] + (has_bias ? bias[r + j] : 0.0f);
     }
+  }
+}
+
+#elif defined(WEIGHT_Q4_K) || defined(WEIGHT_Q5_K)
+
+// Scales and offsets of a block's eight parts, scale_min() of blocks.cl for all of them. They go through memory,
+// which elements are broadcast from faster than from a vector.
+inline void part_scales(global const uchar* block, float* scales, float* offsets) {
+  const uint a = as_uint(vload2(0, (global const ushort*)(block + 4)));
+  const uint b = as_uint(vload2(0, (global const ushort*)(block + 8)));
+  const uint c = as_uint(vload2(0, (global const ushort*)(block + 12)));
+  const uint2 s = (uint2)(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4);
+  const uint2 m = (uint2)(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4);
+  vstore8(half_at(block) * convert_float8(convert_int8(as_uchar8(s))), 0, scales);
+  vstore8(-half_at(block + 2) * convert_float8(convert_int8(as_uchar8(m))), 0, offsets);
+}
+
+// One row of x, VECTOR_ROWS rows of W for each work-item, one at a time: two parts of a block, which share bytes, with
+// their scales and offsets behind the sums.
+TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
+                   global float* y, long y_offset, long y_stride,        //
+                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                   int n, int k, int tokens AT_GROUP) {
+  const int first = GROUP(0) * VECTOR_ROWS;
+  const int end = min(first + VECTOR_ROWS, n);
+  const int t = GROUP(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  w += w_bytes;
+  const long ahead = min(row_bytes(k), 1024L);
+  for (int r = first; r < end; ++r) {
+    global const uchar* block = w + r * row_bytes(k);
+    float8 sum = 0.0f;
+    for (long i = 0; i < k; i += BLOCK, block += BLOCK_BYTES) {
+      float scales[8], offsets[8];
+      part_scales(block, scales, offsets);
+#pragma unroll 1
+      for (int pair = 0; pair < 4; ++pair) {
+        global const uchar* q = block + (BLOCK_BYTES - 128) + pair * 32;
+        global const float* low_x = x + i + pair * 64;
+        global const float* high_x = low_x + 32;
+        float8 low = 0.0f, low_sum = 0.0f, high = 0.0f, high_sum = 0.0f;
+        FETCH_AHEAD(q + ahead);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          const float8 u = vload8(c, low_x), v = vload8(c, high_x);
+          const uint8 a = convert_uint8(vload8(c, q));
+#if defined(WEIGHT_Q4_K)
+          const uint8 low_q = a & 15u, high_q = a >> 4;
+#else
+          const uint8 h = convert_uint8(vload8(c, block + 16)) >> (uint8)(2 * pair);
+          const uint8 low_q = (a & 15u) | (h & 1u) << 4, high_q = a >> 4 | (h & 2u) << 3;
+#endif
+          low = fma(convert_float8(as_int8(low_q)), u, low);
+          high = fma(convert_float8(as_int8(high_q)), v, high);
+          low_sum += u;
+          high_sum += v;
+        }
+        sum = fma((float8)(scales[2 * pair]), low, fma((float8)(offsets[2 * pair]), low_sum, sum));
+        sum = fma((float8)(scales[2 * pair + 1]), high, fma((float8)(offsets[2 * pair + 1]), high_sum, sum));
+      }
+    }
+    y[r] = sum8(sum) + (has_bias ? bias[r] : 0.0f);
   }
 }
 
