@@ -236,6 +236,12 @@ struct SignedScales {
   }
   HETERO_KERNEL Floats offset(const Header&, const std::byte*, int) { return I::set(0.0f); }
 };
+// Pairs of bits at `shift` of the bytes of elements 0..3, 16..19, 4..7 and 20..23 from `bytes` on, side by
+// side.
+HETERO_KERNEL uint32_t shared_pairs(const std::byte* bytes, int shift) {
+  const auto pairs = [&](int at) { return read_u32(bytes + at) >> shift & 0x03030303u; };
+  return pairs(0) | pairs(16) << 2 | pairs(4) << 4 | pairs(20) << 6;
+}
 struct Panel6_K : Packed6, SignedScales<2> {
   using Source = Q6_K;
   static constexpr int kZero = 32;
@@ -244,10 +250,7 @@ struct Panel6_K : Packed6, SignedScales<2> {
     if (j < 4) {
       return shared_nibbles(block + part / 4 * 64 + part % 2 * 32, part % 4 / 2 * 4, j);
     }
-    const std::byte* high = block + 128 + part / 4 * 32 + (j - 4) * 8;
-    const int shift = part % 4 * 2;
-    const auto two = [&](int at) { return read_u32(high + at) >> shift & 0x03030303u; };
-    return two(0) | two(16) << 2 | two(4) << 4 | two(20) << 6;
+    return shared_pairs(block + 128 + part / 4 * 32 + (j - 4) * 8, part % 4 * 2);
   }
   HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
     copy_half(block + 208, lane, to);
@@ -268,10 +271,7 @@ struct Panel3_K : Packed3, SignedScales<2> {
       }
       return word;
     }
-    const std::byte* low = block + 32 + part / 4 * 32 + j * 8;
-    const int shift = part % 4 * 2;
-    const auto two = [&](int at) { return read_u32(low + at) >> shift & 0x03030303u; };
-    return two(0) | two(16) << 2 | two(4) << 4 | two(20) << 6;
+    return shared_pairs(block + 32 + part / 4 * 32 + j * 8, part % 4 * 2);
   }
   HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
     copy_half(block + 108, lane, to);
