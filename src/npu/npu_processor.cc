@@ -9,9 +9,9 @@
 namespace hetero {
 namespace {
 
-// Covers the gap between two operators that follow each other, and no more: the core may be
-// shared with other processors' threads.
-constexpr auto kSpin = std::chrono::microseconds(30);
+// Covers the gap between two operators that follow each other, and no more. Stand-ins share their core, with the
+// control thread for one: it must not wait for the end of this.
+constexpr auto kSpin = std::chrono::microseconds(50);
 
 bool spin_until_positive(const std::atomic<int>& count) {
   const Nanos deadline = now() + kSpin;
@@ -19,6 +19,7 @@ bool spin_until_positive(const std::atomic<int>& count) {
     if (now() > deadline) {
       return false;
     }
+    system_clock().relax();
   }
   return true;
 }

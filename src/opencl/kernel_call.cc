@@ -1,26 +1,33 @@
 #include "opencl/kernel_call.h"
 
-#include <algorithm>
-
 namespace hetero {
-
-namespace {
-
-constexpr size_t kStepHead = 4;  // STEP_HEAD of steps_cpu.cl
-
-}  // namespace
 
 KernelCall::KernelCall(KernelQueue& queue, cl_kernel kernel) : queue_(queue), kernel_(kernel) {
   if (queue_.steps != nullptr) {
-    first_word_ = queue_.steps->words.size();
-    queue_.steps->words.resize(first_word_ + kStepHead);
+    queue_.steps->emplace_back();
   }
+}
+
+void KernelCall::write_down(uint64_t word) {
+  const size_t at = StepWords::kHead + index_++;
+  if (at >= StepWords::kWords) {
+    error_ = CL_INVALID_ARG_INDEX;
+    return;
+  }
+  queue_.steps->back().words[at] = word;
+}
+
+KernelCall& KernelCall::as_step(StepCode code) {
+  if (queue_.steps != nullptr) {
+    queue_.steps->back().words[0] = static_cast<uint64_t>(code);
+  }
+  return *this;
 }
 
 KernelCall& KernelCall::memory(const OpenClBuffer& buffer) {
   if (queue_.steps != nullptr) {
     error_ = buffer.host() == nullptr ? CL_INVALID_HOST_PTR : error_;
-    queue_.steps->words.push_back(buffer.address());
+    write_down(buffer.address());
     return *this;
   }
   if (buffer.mem() == nullptr) {
@@ -40,12 +47,8 @@ KernelCall& KernelCall::binding(const Binding& binding) {
 Status KernelCall::run(int64_t groups, int64_t rows, int64_t lanes) {
   HETERO_RETURN_IF_ERROR(cl_status(error_, "clSetKernelArg"));
   if (queue_.steps != nullptr) {
-    const size_t words = queue_.steps->words.size() - first_word_;
-    const uint64_t head[kStepHead] = {queue_.steps->code, static_cast<uint64_t>(groups),
-                                      static_cast<uint64_t>(rows), words};
-    std::copy(std::begin(head), std::end(head),
-              queue_.steps->words.begin() + static_cast<std::ptrdiff_t>(first_word_));
-    ++queue_.steps->count;
+    queue_.steps->back().words[1] = static_cast<uint64_t>(groups);
+    queue_.steps->back().words[2] = static_cast<uint64_t>(rows);
     return {};
   }
   const size_t global[2] = {static_cast<size_t>(groups * lanes), static_cast<size_t>(rows)};

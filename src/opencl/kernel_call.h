@@ -15,11 +15,30 @@ namespace hetero {
 /// Which kernels of a submission are given events.
 enum class Events { kNone, kFirst, kFirstAndLast };
 
-/// Launches as kernels/steps_cpu.cl reads them.
-struct StepList {
-  uint64_t code = 0;  // of the next ones
-  int64_t count = 0;
-  std::vector<uint64_t> words;
+/// Kernels that are steps in kernels/steps_cpu.cl.
+enum class StepCode : uint64_t {
+  kNone,
+  kEmbed,
+  kRopeTable,
+  kNorm,
+  kLinear,
+  kRope,
+  kAttention,
+  kGated,
+  kSoftCap,
+  kRoute,
+  kExpertLinear,
+  kExpertSum,
+  kLinearTile,  // Linear of several tokens
+  kLeave,       // no operator: the kernel ends
+};
+
+/// A launch as kernels/steps_cpu.cl reads it: its code, the work-groups along both dimensions, a ticket (0: none),
+/// and the arguments, one word each.
+struct StepWords {
+  static constexpr size_t kHead = 4;
+  static constexpr size_t kWords = 32;
+  std::array<uint64_t, kWords> words{};
 };
 
 /// Where kernels are enqueued; keeps the events of the first and the last one of a submission.
@@ -29,7 +48,7 @@ struct KernelQueue {
   Events events = Events::kFirstAndLast;
   ClEvent first;
   ClEvent last;
-  StepList* steps = nullptr;  // where launches are written down instead
+  std::vector<StepWords>* steps = nullptr;  // where launches are written down instead; codes are left at 0 but where an operator has several
 };
 
 /// Sets the arguments of `kernel` and enqueues it. The first error sticks until run() reports it.
@@ -37,6 +56,8 @@ class KernelCall {
  public:
   KernelCall(KernelQueue& queue, cl_kernel kernel);
 
+  /// As which step, where it is one and the operator has several.
+  KernelCall& as_step(StepCode code);
   KernelCall& memory(const OpenClBuffer& buffer);
   /// Base, offset and stride.
   KernelCall& binding(const Binding& binding);
@@ -46,7 +67,7 @@ class KernelCall {
     if (queue_.steps != nullptr) {
       uint64_t word = 0;
       std::memcpy(&word, &v, sizeof(v));
-      queue_.steps->words.push_back(word);
+      write_down(word);
     } else {
       set(queue_.api.SetKernelArg(kernel_, index_, sizeof(v), &v));
     }
@@ -63,12 +84,12 @@ class KernelCall {
     error_ = error_ == CL_SUCCESS ? error : error_;
     ++index_;
   }
+  void write_down(uint64_t word);
 
   KernelQueue& queue_;
   cl_kernel kernel_;
   cl_uint index_ = 0;
   cl_int error_ = CL_SUCCESS;
-  size_t first_word_ = 0;  // of a step
 };
 
 }  // namespace hetero

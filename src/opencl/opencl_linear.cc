@@ -172,6 +172,7 @@ class LinearExecutable : public OpenClExecutable {
       return run_wide(queue, launch, segment, way, segment.rows, false, out);
     }
     KernelCall call(queue, way.kernel);
+    call.as_step(way.max_tokens == 1 ? StepCode::kLinear : StepCode::kLinearTile);
     call.binding(launch.inputs[0]).binding(out).memory(*segment.weight).offset(segment.weight_bytes);
     // A kernel without a bias is given some memory all the same: null arguments are not for SVM.
     call.memory(segment.bias ? *segment.bias : *segment.weight).number(segment.bias ? 1 : 0);

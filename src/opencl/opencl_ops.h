@@ -116,22 +116,6 @@ struct LayerPart {
   cl_kernel kernel = nullptr;  // of attention: the one of whole layers
 };
 
-/// Operators in kernels/steps_cpu.cl.
-enum class StepCode : uint64_t {
-  kNone,
-  kEmbed,
-  kRopeTable,
-  kNorm,
-  kLinear,
-  kRope,
-  kAttention,
-  kGated,
-  kSoftCap,
-  kRoute,
-  kExpertLinear,
-  kExpertSum,
-};
-
 /// What the kernel of steps has to be built for.
 struct StepNeeds {
   std::optional<DType> weights;  // nullopt: any

@@ -15,6 +15,7 @@ namespace hetero {
 namespace {
 
 constexpr Bytes kScratchBytes = 4096;
+constexpr Nanos kStepPatience = std::chrono::milliseconds(1);
 
 /// An environment variable with one of a few values; an empty string where it is not set.
 Result<std::string> choice(const char* name, std::initializer_list<std::string_view> allowed) {
@@ -38,6 +39,9 @@ OpenClProcessor::OpenClProcessor(const OpenClApi& api, OpenClDevice device, Open
 
 OpenClProcessor::~OpenClProcessor() {
   if (queue_) {
+    if (steps_ != nullptr) {
+      (void)steps_->leave(queue_.get());
+    }
     (void)api_.Finish(queue_.get());
   }
 }
@@ -53,6 +57,12 @@ Result<std::unique_ptr<Processor>> OpenClProcessor::open(const OpenClDevice& dev
 }
 
 Status OpenClProcessor::start() {
+  // A kernel that polls keeps its core busy: others must have one too.
+  const std::vector<int> all = available_cpus();
+  const bool spare = std::any_of(all.begin(), all.end(), [&](int cpu) {
+    return std::find(options_.cpus.begin(), options_.cpus.end(), cpu) == options_.cpus.end();
+  });
+  const Nanos step_patience = spare && !options_.cpus.empty() ? kStepPatience : Nanos{};
   // Threads that the driver starts from here on inherit the affinity; earlier ones are moved.
   const DriverThreads started(device_.platform);
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
@@ -126,7 +136,7 @@ Status OpenClProcessor::start() {
   HETERO_TRY(const std::string join,
              choice("HETERO_OPENCL_JOIN", {"none", "gated", "all", "layers", "steps"}));
   const bool in_steps = !may_wait_ && intervals != "each" && join != "none" && kernel_shape.cpu &&
-                        device_.is_cpu && (device_.compute_units == 1 || join == "steps");
+                        device_.is_cpu && (device_.compute_units == 1 || join == "steps") && StepClock::exists();
   may_wait_ = may_wait_ && join != "none";
   kernel_shape.join_norms = join != "gated";
   traits_.joined = may_wait_ && !kernel_shape.cpu ? static_cast<int>(held_.size()) : 0;
@@ -165,8 +175,10 @@ Status OpenClProcessor::start() {
     traits_.joined = traits_.coherent ? 0 : traits_.joined;  // no weights in planes
     HETERO_RETURN_IF_ERROR(probe());
     if (in_steps && same_addresses_) {
-      steps_ = std::make_unique<StepRunner>(api_, *memory_, join == "steps");
+      steps_ = std::make_unique<StepRunner>(api_, *memory_, timeline_, step_patience, join == "steps");
+      HETERO_RETURN_IF_ERROR(steps_->prepare());
       kernels_->steps = steps_.get();
+      traits_.polls_on = step_patience > Nanos{} ? options_.cpus : std::vector<int>();
     }
     return {};
   };
@@ -176,7 +188,7 @@ Status OpenClProcessor::start() {
   }
   HETERO_RETURN_IF_ERROR(status);
   HETERO_TRY(const std::string done, choice("HETERO_OPENCL_DONE", {"flag", "event"}));
-  if (memory_->mode() == MemoryMode::kSvm && (done.empty() ? !device_.is_cpu : done == "flag")) {
+  if (steps_ == nullptr && memory_->mode() == MemoryMode::kSvm && (done.empty() ? !device_.is_cpu : done == "flag")) {
     if (auto program = programs_->get("flag", opencl_kernels::flag, "-cl-std=CL2.0"); program.ok()) {
       if (auto kernel = (*program)->kernel("flag"); kernel.ok()) {
         timeline_.raise_flags(queue_.get(), *kernel);
@@ -231,6 +243,7 @@ Status OpenClProcessor::supports(const Graph& graph, const OpSlice& slice) const
 
 Result<std::unique_ptr<Buffer>> OpenClProcessor::import(std::byte* host, Bytes size) {
   const std::lock_guard lock(mutex_);
+  HETERO_RETURN_IF_ERROR(leave_steps());
   HETERO_TRY(std::unique_ptr<Buffer> buffer, memory_->import(host, size));
   return buffer;
 }
@@ -241,6 +254,7 @@ Result<std::unique_ptr<Executable>> OpenClProcessor::compile(const Graph& graph,
   const std::lock_guard lock(mutex_);
   const DriverThreads started(device_.platform);
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());
+  HETERO_RETURN_IF_ERROR(leave_steps());
   const size_t kernels_before = programs_->kernels();
   HETERO_TRY(auto executable, make_opencl_executable(*kernels_, graph, slice, tokens));
   if (steps_ != nullptr && steps_->always()) {
@@ -276,7 +290,16 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
     return timeline_.poison(status.with_prefix(fmt::format("{}: {}", device_.info.name, ours.name())));
   };
   if (steps_ != nullptr) {
-    if (const Status status = submit_step(queue, ours, launch); !status.ok()) {
+    if (takes_step(ours)) {
+      const uint64_t ticket = timeline_.add_step(ours.name());
+      const Status status = steps_->add(queue_.get(), ours, launch, ticket);
+      holds_ = steps_->pending();
+      return status.ok() ? Result<Fence>(Fence{&timeline_, ticket}) : failed(status);
+    }
+    Status status = leave_steps();
+    ++enqueued_;
+    status = status.ok() ? ours.enqueue(queue, launch) : status;
+    if (!status.ok()) {
       return failed(status);
     }
   } else if (layers_ != nullptr) {
@@ -303,26 +326,19 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
   return Fence{&timeline_, timeline_.add(std::move(queue.first), std::move(queue.last), ours.name())};
 }
 
-Status OpenClProcessor::submit_step(KernelQueue& queue, const OpenClExecutable& executable,
-                                    const Launch& launch) {
-  if (!steps_->takes(executable, launch)) {
-    HETERO_RETURN_IF_ERROR(enqueue_held());
-    if (!steps_->takes(executable, launch)) {
-      ++enqueued_;
-      return executable.enqueue(queue, launch);
-    }
+bool OpenClProcessor::takes_step(const OpenClExecutable& executable) {
+  if (finished_ && timeline_.was_asked()) {
+    finished_ = false;
   }
-  steps_->hold(executable, launch);
-  holds_ = true;
-  return steps_->full() ? enqueue_steps(queue) : Status();
+  return (!finished_ || steps_->always()) && steps_->takes(executable);
 }
 
-Status OpenClProcessor::enqueue_steps(KernelQueue& queue) {
+Status OpenClProcessor::leave_steps() {
+  if (steps_ == nullptr) {
+    return {};
+  }
   holds_ = false;
-  ++enqueued_;
-  HETERO_RETURN_IF_ERROR(steps_->enqueue(queue));
-  // The device begins while the next ones are prepared.
-  return cl_status(api_.Flush(queue_.get()), "clFlush");
+  return steps_->leave(queue_.get()).with_prefix(device_.info.name);
 }
 
 Status OpenClProcessor::enqueue(KernelQueue& queue, const OpenClExecutable& executable,
@@ -369,13 +385,8 @@ Status OpenClProcessor::enqueue_waiting(KernelQueue& queue) {
 
 Status OpenClProcessor::enqueue_held() {
   if (steps_ != nullptr) {
-    if (steps_->empty()) {
-      return {};
-    }
-    KernelQueue queue{api_, queue_.get(), Events::kFirstAndLast, {}, {}};
-    const Status status = enqueue_steps(queue).with_prefix(device_.info.name);
-    timeline_.attach(std::move(queue.first), std::move(queue.last));
-    return status;
+    holds_ = false;
+    return steps_->serve(queue_.get()).with_prefix(device_.info.name);
   }
   KernelQueue queue{api_, queue_.get(), Events::kNone, {}, {}};
   Status status;
@@ -396,6 +407,10 @@ void OpenClProcessor::flush() {
     }
   }
   timeline_.mark();
+  if (steps_ != nullptr && flushed_ == enqueued()) {
+    return;  // steps are seen as they are published
+  }
+  flushed_ = enqueued();
   const cl_int error = api_.Flush(queue_.get());
   if (error != CL_SUCCESS) {
     (void)timeline_.poison(cl_status(error, fmt::format("{}: clFlush", device_.info.name)));
@@ -405,9 +420,13 @@ void OpenClProcessor::flush() {
 Status OpenClProcessor::finish() {
   {
     const std::lock_guard lock(mutex_);
-    if (const Status status = enqueue_held(); !status.ok()) {
+    Status status = enqueue_held();
+    status = status.ok() ? leave_steps() : status;
+    if (!status.ok()) {
       return timeline_.poison(status);
     }
+    finished_ = true;
+    (void)timeline_.was_asked();
   }
   // Drivers for CPUs may run kernels in the thread that waits: then where the device may run them.
   const ScopedAffinity affinity(device_.is_cpu ? options_.cpus : std::vector<int>());

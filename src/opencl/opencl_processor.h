@@ -65,7 +65,7 @@ class OpenClProcessor : public Processor {
   int programs_built() const { return programs_->built(); }
   int programs_loaded() const { return programs_->loaded(); }
   /// Submissions that led to kernels of their own, since open().
-  int64_t enqueued() const { return enqueued_; }
+  int64_t enqueued() const { return enqueued_ + (steps_ ? steps_->kernels() : 0); }
   /// Layers that were run as parts of one kernel, since open().
   int64_t layers_run() const { return layers_ ? layers_->layers_run() : 0; }
   /// Submissions that were run as steps of one kernel, since open().
@@ -82,9 +82,9 @@ class OpenClProcessor : public Processor {
   Status warm_up(const OpenClExecutable& executable);
   /// Enqueues one launch, or has it wait for the next one.
   Status enqueue(KernelQueue& queue, const OpenClExecutable& executable, const Launch& launch);
-  /// Has the launch wait for more, or enqueues it.
-  Status submit_step(KernelQueue& queue, const OpenClExecutable& executable, const Launch& launch);
-  Status enqueue_steps(KernelQueue& queue);
+  /// Whether the launch becomes a step. Who waits by finish() has kernels in the ordinary way.
+  bool takes_step(const OpenClExecutable& executable);
+  Status leave_steps();
   /// Enqueues the layers that are held, and what was begun of one.
   Status enqueue_layers(KernelQueue& queue);
   /// Enqueues the launches that wait for the next one: those in held_, or the layers as well.
@@ -115,8 +115,10 @@ class OpenClProcessor : public Processor {
   size_t held_count_ = 0;
   std::atomic<bool> holds_ = false;
   bool may_wait_ = false;
+  bool finished_ = false;        // finish() was called, and no step was asked for since
   bool same_addresses_ = false;  // kernels see memory at the host's addresses
   int64_t enqueued_ = 0;
+  int64_t flushed_ = 0;  // of these
   PageMemory scratch_;  // what warm-ups are bound to
   std::unique_ptr<OpenClBuffer> scratch_buffer_;
 };

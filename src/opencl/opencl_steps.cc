@@ -3,31 +3,36 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <new>
 
 #include "opencl/opencl_kernels.h"
 
 namespace hetero {
 namespace {
 
-/// What both need together; nullopt: they contradict each other.
-std::optional<StepNeeds> both(const StepNeeds& a, const StepNeeds& b) {
-  const bool weights = !a.weights || !b.weights || *a.weights == *b.weights;
-  const bool heads = a.head_dim == 0 || b.head_dim == 0 || (a.head_dim == b.head_dim && a.cache == b.cache);
-  if (!weights || !heads) {
-    return std::nullopt;
-  }
-  StepNeeds all = a.head_dim == 0 ? b : a;
-  all.weights = a.weights ? a.weights : b.weights;
-  return all;
+
+constexpr size_t kFewOps = 16;
+
+bool fits(const StepNeeds& has, const StepNeeds& needs) {
+  return (!needs.weights || needs.weights == has.weights) &&
+         (needs.head_dim == 0 || (needs.head_dim == has.head_dim && needs.cache == has.cache));
 }
 
 }  // namespace
 
 const StepRunner::Program* StepRunner::find(const StepNeeds& needs) const {
-  const auto fits = [&](const Program& p) { return both(p.has, needs).has_value(); };
-  const auto found = std::find_if(programs_.begin(), programs_.end(), fits);
+  const auto found = std::find_if(programs_.begin(), programs_.end(),
+                                  [&](const Program& p) { return fits(p.has, needs); });
   return found == programs_.end() ? nullptr : &*found;
+}
+
+Status StepRunner::prepare() {
+  HETERO_TRY(pages_, PageMemory::allocate(sizeof(StepMemory)));
+  shared_ = new (pages_.data()) StepMemory;
+  HETERO_TRY(buffer_, memory_.import(pages_.data(), pages_.size()));
+  timeline_.watch_steps(&shared_->flag, shared_->ticks.data());
+  return {};
 }
 
 Status StepRunner::prepare(OpenClContext& context, const Graph& graph, DType weights) {
@@ -37,7 +42,7 @@ Status StepRunner::prepare(OpenClContext& context, const Graph& graph, DType wei
   if (first != graph.ops.end()) {
     has.head_dim = first->as<Attention>()->head_dim;
     has.cache = graph.value(first->inputs[1]).dtype;
-  } else if (!always_) {
+  } else if (!always_ && graph.ops.size() < kFewOps) {
     return {};  // not a model: nobody decodes with it
   }
   if (find(has) != nullptr) {
@@ -51,81 +56,87 @@ Status StepRunner::prepare(OpenClContext& context, const Graph& graph, DType wei
                             fmt::format("-DSTEPS=1 {} {}", weight_define(context, weights, false),
                                         attention_define(has.head_dim, has.cache))));
   HETERO_TRY(cl_kernel kernel, program->kernel("run_steps"));
+  HETERO_RETURN_IF_ERROR(leave(context.queue));
   programs_.push_back({has, kernel});
-  KernelQueue queue{api_, context.queue, Events::kFirstAndLast, {}, {}};
-  steps_ = {};
-  HETERO_RETURN_IF_ERROR(run(queue, programs_.back()));
+  HETERO_RETURN_IF_ERROR(enqueue(context.queue, programs_.back(), Nanos{}));
   return cl_status(api_.Finish(context.queue), "clFinish");
 }
 
-bool StepRunner::takes(const OpenClExecutable& executable, const Launch& launch) const {
-  if (executable.step.code == StepCode::kNone || launch.tokens != 1) {
-    return false;
-  }
-  const auto needs = both(needs_, executable.step.needs);
-  return needs && find(*needs) != nullptr;
+bool StepRunner::takes(const OpenClExecutable& executable) const {
+  return executable.step.code != StepCode::kNone && find(executable.step.needs) != nullptr;
 }
 
-void StepRunner::hold(const OpenClExecutable& executable, const Launch& launch) {
-  needs_ = *both(needs_, executable.step.needs);
-  held_.emplace_back(executable, launch);
-}
-
-Status StepRunner::enqueue(KernelQueue& queue) {
-  const Program* program = find(needs_);
-  needs_ = {};
-  if (held_.size() == 1 && !always_) {
-    const HeldLaunch only = held_[0];
-    held_.clear();
-    return only.executable->enqueue(queue, only.launch()).with_prefix(only.executable->name());
+Status StepRunner::add(cl_command_queue queue, const OpenClExecutable& executable, const Launch& launch,
+                       uint64_t ticket) {
+  if (!fits(programs_[program_].has, executable.step.needs)) {
+    HETERO_RETURN_IF_ERROR(leave(queue));
+    program_ = static_cast<size_t>(find(executable.step.needs) - programs_.data());
   }
-  steps_.words.clear();
-  steps_.count = 0;
-  Status status;
+  written_.clear();
   KernelQueue record{api_, nullptr, Events::kNone, {}, {}};
-  record.steps = &steps_;
-  for (const HeldLaunch& held : held_) {
-    steps_.code = static_cast<uint64_t>(held.executable->step.code);
-    status = held.executable->enqueue(record, held.launch()).with_prefix(held.executable->name());
-    if (!status.ok()) {
-      break;
+  record.steps = &written_;
+  HETERO_RETURN_IF_ERROR(executable.enqueue(record, launch));
+  for (StepWords& step : written_) {
+    if (step.words[0] == 0) {
+      step.words[0] = static_cast<uint64_t>(executable.step.code);
+    }
+    step.words[3] = &step == &written_.back() ? ticket : 0;
+    HETERO_RETURN_IF_ERROR(publish(queue, step));
+  }
+  ++steps_run_;
+  return pending_ >= kManyPending ? serve(queue) : Status();
+}
+
+Status StepRunner::publish(cl_command_queue queue, const StepWords& step) {
+  const std::atomic_ref<uint32_t> state(shared_->state);
+  const std::atomic_ref<uint32_t> position(shared_->position);
+  const uint32_t at = state.load() / StepMemory::kOne;
+  const auto room = [&] { return (at - position.load()) * StepMemory::kOne / StepMemory::kOne < StepMemory::kRoom; };
+  if (!room()) {
+    HETERO_RETURN_IF_ERROR(serve(queue));
+    while (!room()) {
+      HETERO_RETURN_IF_ERROR(timeline_.status());
+      system_clock().relax();
     }
   }
-  steps_run_ += static_cast<int64_t>(held_.size());
-  held_.clear();
-  return status.ok() ? run(queue, *program) : status;
-}
-
-Status StepRunner::run(KernelQueue& queue, const Program& program) {
-  const auto bytes = static_cast<Bytes>(steps_.words.size() * sizeof(uint64_t));
-  HETERO_TRY(Room* const free, room(std::max<Bytes>(bytes, 1)));
-  std::memcpy(free->memory.data(), steps_.words.data(), static_cast<size_t>(bytes));
-  KernelCall call(queue, program.kernel);
-  call.memory(*free->buffer).number(steps_.count);
-  HETERO_RETURN_IF_ERROR(call.run(1, 1, 1));
-  if (!queue.last || api_.RetainEvent(queue.last.get()) != CL_SUCCESS) {
-    return internal_error("steps without an event");
+  shared_->steps[at % StepMemory::kRoom] = step;
+  if (step.words[0] != static_cast<uint64_t>(StepCode::kLeave)) {
+    const uint32_t before = state.fetch_add(StepMemory::kOne);
+    pending_ += (before & StepMemory::kServes) == 0 ? 1 : 0;
+    return {};
   }
-  free->read = ClEvent(queue.last.get());
+  // Only for a kernel that has not left by itself.
+  uint32_t before = state.load();
+  while ((before & StepMemory::kServes) != 0 &&
+         !state.compare_exchange_weak(before, (before + StepMemory::kOne) & ~StepMemory::kServes)) {
+  }
   return {};
 }
 
-Result<StepRunner::Room*> StepRunner::room(Bytes bytes) {
-  Room& next = rooms_[next_room_];
-  next_room_ = (next_room_ + 1) % rooms_.size();
-  if (next.read) {
-    const cl_event read = next.read.get();
-    const cl_int error = api_.WaitForEvents(1, &read);
-    HETERO_RETURN_IF_ERROR(cl_status(error, "clWaitForEvents"));
-    next.read = {};
+Status StepRunner::serve(cl_command_queue queue) {
+  return pending_ == 0 ? Status() : enqueue(queue, programs_[program_], patience_);
+}
+
+Status StepRunner::leave(cl_command_queue queue) {
+  HETERO_RETURN_IF_ERROR(serve(queue));
+  if ((std::atomic_ref<uint32_t>(shared_->state).load() & StepMemory::kServes) == 0) {
+    return {};
   }
-  if (next.buffer == nullptr || next.buffer->size() < bytes) {
-    constexpr Bytes kPiece = 16384;
-    next.buffer.reset();
-    HETERO_TRY(next.memory, PageMemory::allocate(ceil_div(bytes, kPiece) * kPiece));
-    HETERO_TRY(next.buffer, memory_.import(next.memory.data(), next.memory.size()));
-  }
-  return &next;
+  StepWords leave;
+  leave.words[0] = static_cast<uint64_t>(StepCode::kLeave);
+  return publish(queue, leave);
+}
+
+Status StepRunner::enqueue(cl_command_queue queue, const Program& program, Nanos patience) {
+  pending_ = 0;
+  ++kernels_;
+  std::atomic_ref<uint32_t>(shared_->state).fetch_or(StepMemory::kServes);
+  KernelQueue kernels{api_, queue, Events::kFirstAndLast, {}, {}};
+  KernelCall call(kernels, program.kernel);
+  call.memory(*buffer_).value<cl_ulong>(timeline_.step_clock().ticks(patience));
+  HETERO_RETURN_IF_ERROR(call.run(1, 1, 1));
+  timeline_.serves_steps(std::move(kernels.last));
+  return cl_status(api_.Flush(queue), "clFlush");
 }
 
 }  // namespace hetero

@@ -1,5 +1,7 @@
-// Several submissions of one token in one kernel (kernels/steps_cpu.cl), on devices of type CPU with one
-// compute unit: between two kernels PoCL takes as long as a small product does (docs/performance.md).
+// Submissions of one token as steps of one kernel (kernels/steps_cpu.cl), on devices of type CPU with one compute
+// unit: between two kernels PoCL takes as long as a small product does, and to wake its thread for one as long
+// again (docs/performance.md). The kernel reads steps from memory as they are published, and polls for more
+// before it leaves.
 #pragma once
 
 #include <array>
@@ -7,61 +9,78 @@
 #include <vector>
 
 #include "opencl/opencl_ops.h"
+#include "opencl/opencl_timeline.h"
 
 namespace hetero {
 
-/// Holds submissions until many are there or somebody waits. Not thread-safe.
+/// What host and kernel share.
+struct StepMemory {
+  static constexpr uint32_t kRoom = 512;  // steps
+  static constexpr uint32_t kServes = 1;  // bit of `state`
+  static constexpr uint32_t kOne = 2;     // what one more step adds to `state`
+
+  alignas(64) uint32_t state = 0;     // how many steps are published, times 2, and kServes while a kernel serves
+  alignas(64) uint32_t position = 0;  // how many are done; written by the kernel
+  alignas(64) uint32_t flag = 0;      // the low bits of the ticket that was done last; written by the kernel
+  alignas(4096) std::array<StepTicks, Timeline::kKeptIntervals> ticks{};  // of a ticket; written by the kernel
+  std::array<StepWords, kRoom> steps{};
+};
+
+/// Publishes steps, and sees to it that a kernel serves them. Not thread-safe.
 class StepRunner {
  public:
-  /// `always`: what is submitted alone runs as a step as well, for tests.
-  StepRunner(const OpenClApi& api, KernelMemory& memory, bool always)
-      : api_(api), memory_(memory), always_(always) {}
+  /// `patience`: for how long the kernel polls when it has nothing to do. `always`: everything is a step, for
+  /// tests.
+  StepRunner(const OpenClApi& api, KernelMemory& memory, OpenClTimeline& timeline, Nanos patience, bool always)
+      : api_(api), memory_(memory), timeline_(timeline), patience_(patience), always_(always) {}
 
   bool always() const { return always_; }
 
+  Status prepare();
   /// Builds the kernel for products with such weights in a graph, if it is not built yet; it runs once.
   Status prepare(OpenClContext& context, const Graph& graph, DType weights);
 
-  /// Whether the launch can be a step behind those that are held.
-  bool takes(const OpenClExecutable& executable, const Launch& launch) const;
-  void hold(const OpenClExecutable& executable, const Launch& launch);
-  bool empty() const { return held_.empty(); }
-  bool full() const { return held_.size() >= kMaxHeld; }
+  /// Whether its launches can be steps.
+  bool takes(const OpenClExecutable& executable) const;
+  /// Publishes the launch, which has this ticket of the timeline. Waits for the device where there is no room.
+  Status add(cl_command_queue queue, const OpenClExecutable& executable, const Launch& launch, uint64_t ticket);
+  /// Whether there are steps that no kernel serves.
+  bool pending() const { return pending_ > 0; }
+  /// Enqueues a kernel that does.
+  Status serve(cl_command_queue queue);
+  /// The kernel leaves behind what was published: what is enqueued from here on follows it.
+  Status leave(cl_command_queue queue);
 
-  /// Enqueues what is held. Nothing is held after.
-  Status enqueue(KernelQueue& queue);
-
-  /// Submissions that were run as steps.
+  /// Submissions that were run as steps, and kernels that were enqueued for them.
   int64_t steps_run() const { return steps_run_; }
+  int64_t kernels() const { return kernels_; }
 
  private:
-  static constexpr size_t kMaxHeld = 48;  // the device works while the next ones are prepared
+  static constexpr int kManyPending = 48;  // the device works while the next ones are prepared
 
   struct Program {
     StepNeeds has;
     cl_kernel kernel = nullptr;
   };
-  /// Where steps lie that the device reads, until `read` is done.
-  struct Room {
-    PageMemory memory;
-    std::unique_ptr<OpenClBuffer> buffer;
-    ClEvent read;
-  };
 
   const Program* find(const StepNeeds& needs) const;
-  Result<Room*> room(Bytes bytes);
-  Status run(KernelQueue& queue, const Program& program);
+  Status publish(cl_command_queue queue, const StepWords& step);
+  Status enqueue(cl_command_queue queue, const Program& program, Nanos patience);
 
   const OpenClApi& api_;
   KernelMemory& memory_;
+  OpenClTimeline& timeline_;
+  Nanos patience_;
   bool always_;
   std::vector<Program> programs_;
-  std::vector<HeldLaunch> held_;
-  StepNeeds needs_;  // of all that are held
-  StepList steps_;
-  std::array<Room, 8> rooms_;
-  size_t next_room_ = 0;
+  size_t program_ = 0;  // of the kernel that serves, and of what is pending
+  PageMemory pages_;
+  StepMemory* shared_ = nullptr;
+  std::unique_ptr<OpenClBuffer> buffer_;
+  std::vector<StepWords> written_;  // of one launch
+  int pending_ = 0;
   int64_t steps_run_ = 0;
+  int64_t kernels_ = 0;
 };
 
 }  // namespace hetero

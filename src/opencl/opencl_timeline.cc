@@ -30,6 +30,10 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
   Entry& slot = entry(ticket);
   slot.ticket = ticket;
   slot.what = what;
+  slot.step = false;
+  if (step_ticks_ != nullptr) {
+    unflagged_ = ticket;
+  }
   if (mark_queue_ == nullptr) {
     slot.first = std::move(first);
     slot.last = std::move(last);
@@ -43,11 +47,28 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
   return ticket;
 }
 
-void OpenClTimeline::attach(ClEvent first, ClEvent last) {
+uint64_t OpenClTimeline::add_step(const std::string& what) {
   const std::lock_guard lock(mutex_);
-  Entry& slot = entry(issued_);
-  slot.first = std::move(first);
-  slot.last = std::move(last);
+  const uint64_t ticket = ++issued_;
+  Entry& slot = entry(ticket);
+  slot.ticket = ticket;
+  slot.what = what;
+  slot.first = {};
+  slot.last = {};
+  slot.step = true;
+  flagged_ = ticket;
+  return ticket;
+}
+
+void OpenClTimeline::watch_steps(const uint32_t* flag, const StepTicks* ticks) {
+  const std::lock_guard lock(mutex_);
+  flag_ = flag;
+  step_ticks_ = ticks;
+}
+
+void OpenClTimeline::serves_steps(ClEvent kernel) {
+  const std::lock_guard lock(mutex_);
+  step_kernel_ = std::move(kernel);
 }
 
 Events OpenClTimeline::wanted_events() const {
@@ -67,7 +88,7 @@ void OpenClTimeline::flag_locked() {
   }
   const auto ticket = static_cast<cl_uint>(issued_);
   const size_t one = 1;
-  cl_int error = api_.SetKernelArgSVMPointer(flag_kernel_, 0, &flag_);
+  cl_int error = api_.SetKernelArgSVMPointer(flag_kernel_, 0, &own_flag_);
   if (error == CL_SUCCESS) {
     error = api_.SetKernelArg(flag_kernel_, 1, sizeof(ticket), &ticket);
   }
@@ -188,6 +209,9 @@ Status OpenClTimeline::wait(uint64_t ticket) {
   if (before_waiting_) {
     before_waiting_();
   }
+  if (is_step(ticket)) {
+    return wait_for_step(ticket);
+  }
   const ClEvent event = retained(ticket);
   if (event) {
     // An error here is looked at in the events themselves, which say which operator it was.
@@ -199,16 +223,50 @@ Status OpenClTimeline::wait(uint64_t ticket) {
   return check(ticket);
 }
 
+Status OpenClTimeline::wait_for_step(uint64_t ticket) {
+  constexpr int kPolls = 200;
+  constexpr Nanos kSleep = std::chrono::microseconds(50);
+  for (int turn = 0; !reached(ticket); ++turn) {
+    if (turn < kPolls) {
+      system_clock().relax();
+    } else {
+      system_clock().sleep_until(now() + kSleep);
+    }
+  }
+  return completed_ >= ticket ? Status() : status();
+}
+
+void OpenClTimeline::check_steps(uint64_t ticket) {
+  const std::lock_guard lock(mutex_);
+  cl_int state = CL_RUNNING;
+  const cl_int error = step_kernel_ ? api_.GetEventInfo(step_kernel_.get(), CL_EVENT_COMMAND_EXECUTION_STATUS,
+                                                        sizeof(state), &state, nullptr)
+                                    : CL_SUCCESS;
+  if (error == CL_SUCCESS && state >= CL_COMPLETE) {
+    return;
+  }
+  if (error_.ok()) {
+    error_ = failure(entry(ticket), error != CL_SUCCESS ? error : state);
+    poisoned_ = true;
+  }
+}
+
 bool OpenClTimeline::done(uint64_t ticket) {
+  asked_since_ = true;
+  return reached(ticket);
+}
+
+bool OpenClTimeline::reached(uint64_t ticket) {
   if (completed_ >= ticket || poisoned_) {
     return true;
   }
   if (before_waiting_) {
     before_waiting_();
   }
-  if (ticket <= flagged_) {
+  if (ticket <= flagged_ && ticket > unflagged_) {
     // Tickets of 64 bits, flags of 32: compared as distances.
-    if (static_cast<int32_t>(flag_.load(std::memory_order_acquire) - static_cast<uint32_t>(ticket)) >= 0) {
+    const uint32_t flag = std::atomic_ref(*const_cast<uint32_t*>(flag_)).load(std::memory_order_acquire);
+    if (static_cast<int32_t>(flag - static_cast<uint32_t>(ticket)) >= 0) {
       uint64_t before = completed_;
       while (before < ticket && !completed_.compare_exchange_weak(before, ticket)) {
       }
@@ -217,6 +275,10 @@ bool OpenClTimeline::done(uint64_t ticket) {
     // A queue that failed raises no flag: now and then its events are asked.
     if (asked_.fetch_add(1, std::memory_order_relaxed) % 128 != 127) {
       return false;
+    }
+    if (step_ticks_ != nullptr) {
+      check_steps(ticket);
+      return poisoned_;
     }
   }
   const ClEvent event = retained(ticket);
@@ -237,12 +299,16 @@ Interval OpenClTimeline::interval(uint64_t ticket) {
   }
   const std::lock_guard lock(mutex_);
   const Entry& slot = entry(ticket);
+  if (slot.ticket == ticket && slot.step) {
+    const StepTicks& ran = step_ticks_[ticket % kKeptIntervals];
+    return {step_clock_.time(ran.begin), step_clock_.time(ran.end)};
+  }
   if (slot.ticket != ticket || !slot.last) {
     return {};
   }
   cl_ulong begin = 0;
   cl_ulong end = 0;
-  if (ticket <= flagged_) {
+  if (ticket <= flagged_ && step_ticks_ == nullptr) {
     // The flag may be a moment ahead of the event.
     cl_event last = slot.last.get();
     (void)api_.WaitForEvents(1, &last);

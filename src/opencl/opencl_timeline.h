@@ -9,6 +9,7 @@
 
 #include "opencl/kernel_call.h"
 #include "opencl/loader.h"
+#include "opencl/step_clock.h"
 #include "processor/processor.h"
 
 namespace hetero {
@@ -24,8 +25,15 @@ class OpenClTimeline : public Timeline {
   /// operator's name is copied.
   uint64_t add(ClEvent first, ClEvent last, const std::string& what);
 
-  /// Gives the last ticket the events of all that was submitted without any before it.
-  void attach(ClEvent first, ClEvent last);
+  /// The ticket of a submission that a kernel does as a step (opencl_steps.h): that kernel says in memory, in
+  /// `flag` and `ticks` (of kKeptIntervals tickets), when the work ran. `what` as above.
+  uint64_t add_step(const std::string& what);
+  void watch_steps(const uint32_t* flag, const StepTicks* ticks);
+  /// The kernel that does the steps from here on.
+  void serves_steps(ClEvent kernel);
+  const StepClock& step_clock() const { return step_clock_; }
+  /// Whether done() was called since this was: then work is not waited for by the driver's calls alone.
+  bool was_asked() { return asked_since_.exchange(false); }
 
   /// From here on only the first kernel after a mark has an event, and the mark itself: drivers of
   /// GPUs charge for events with timestamps (docs/devices.md). All submissions between two marks are
@@ -68,6 +76,7 @@ class OpenClTimeline : public Timeline {
     ClEvent first;
     ClEvent last;
     std::string what;
+    bool step = false;
   };
 
   void mark_locked();
@@ -75,6 +84,14 @@ class OpenClTimeline : public Timeline {
   Entry& entry(uint64_t ticket) { return ring_[ticket % kKeptIntervals]; }
   /// A reference to the last event of `ticket`, or of the oldest one kept if that is later.
   ClEvent retained(uint64_t ticket);
+  /// done().
+  bool reached(uint64_t ticket);
+  bool is_step(uint64_t ticket) const {
+    return step_ticks_ != nullptr && ticket <= flagged_ && ticket > unflagged_;
+  }
+  Status wait_for_step(uint64_t ticket);
+  /// Poisons the timeline if the kernel that does the steps has failed.
+  void check_steps(uint64_t ticket);
   /// Marks everything up to `ticket` as complete, or poisons the timeline if something failed.
   Status check(uint64_t ticket);
   cl_int wait_for(cl_event event);
@@ -95,9 +112,15 @@ class OpenClTimeline : public Timeline {
   ClEvent batch_first_;                    // of the first kernel after it
   cl_command_queue flag_queue_ = nullptr;
   cl_kernel flag_kernel_ = nullptr;
+  StepClock step_clock_;
+  const StepTicks* step_ticks_ = nullptr;
+  ClEvent step_kernel_;
+  std::atomic<bool> asked_since_ = false;
+  std::atomic<uint64_t> unflagged_ = 0;         // with steps: the last ticket that has an event instead
   std::atomic<uint64_t> flagged_ = 0;           // the last ticket whose end raises the flag
   std::atomic<uint32_t> asked_ = 0;             // calls of done() that found the flag down
-  alignas(64) std::atomic<uint32_t> flag_ = 0;  // the low bits of a ticket; written by the device
+  alignas(64) uint32_t own_flag_ = 0;  // the low bits of a ticket; written by the device
+  const uint32_t* flag_ = &own_flag_;
   std::array<Entry, kKeptIntervals> ring_;
 };
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/threads.h"
+
 namespace hetero {
 
 Result<Fence> Processor::upload(Buffer&, const Region&) {
@@ -12,6 +14,16 @@ Result<Fence> Processor::upload(Buffer&, const Region&) {
 
 Result<Fence> Processor::download(Buffer&, const Region&) {
   return internal_error(fmt::format("{}: download on a processor that shares memory", info().id));
+}
+
+std::vector<int> control_cpus(const std::vector<Processor*>& processors) {
+  std::vector<int> cpus = available_cpus();
+  const size_t all = cpus.size();
+  for (const Processor* p : processors) {
+    const std::vector<int>& busy = p->traits().polls_on;
+    std::erase_if(cpus, [&](int cpu) { return std::find(busy.begin(), busy.end(), cpu) != busy.end(); });
+  }
+  return cpus.size() < all ? cpus : std::vector<int>();
 }
 
 void HostTimeline::finish(Interval interval, Status status) {

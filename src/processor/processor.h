@@ -64,6 +64,8 @@ struct Traits {
   /// allows it: the later ones' outputs must not lie where the earlier ones' inputs do.
   int joined = 0;
   OperandOrders orders = OperandOrders::kOne;
+  /// Logical CPUs of the host that it keeps busy while it waits for work: the control thread stays off them.
+  std::vector<int> polls_on;
 };
 
 /// A processor's view of host memory.
@@ -200,6 +202,10 @@ class Processor {
   /// Device or driver-side memory held for weights and graphs, as far as this code knows it.
   virtual Bytes device_bytes() const { return 0; }
 };
+
+/// Where the thread that submits to these and waits for them may run: all CPUs but those on which processors
+/// poll. Empty: anywhere, since none does, or there is no other CPU.
+std::vector<int> control_cpus(const std::vector<Processor*>& processors);
 
 struct OpenOptions {
   int threads = 0;                // CPU threads or compute units to use; 0: all

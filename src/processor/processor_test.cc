@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "base/threads.h"
 #include "processor/conformance.h"
 #include "processor/fake.h"
 
@@ -45,6 +46,19 @@ TEST(Conformance, NamesWhatIsSkippedAndWhy) {
   EXPECT_EQ(report.passed, 0);
   ASSERT_FALSE(report.skipped.empty());
   EXPECT_NE(report.skipped[0].find("npu0 does not run attention"), std::string::npos);
+}
+
+TEST(ControlCpus, AreThoseOnWhichNoProcessorPolls) {
+  const std::vector<int> all = available_cpus();
+  FakeProcessor quiet("cpu", "cpu");
+  FakeScript script;
+  script.traits.polls_on = {all.front()};
+  FakeProcessor polls("gpu0", "gpu", script);
+  EXPECT_TRUE(control_cpus({&quiet}).empty());
+  EXPECT_EQ(control_cpus({&quiet, &polls}), std::vector<int>(all.begin() + 1, all.end()));
+  script.traits.polls_on = all;
+  FakeProcessor everywhere("gpu1", "gpu", script);
+  EXPECT_TRUE(control_cpus({&everywhere}).empty());
 }
 
 TEST(Fake, AFailurePoisonsTheTimelineForEveryLaterWaiter) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "base/threads.h"
 #include "profile/bench_pass.h"
 #include "profile/profile_tasks.h"
 
@@ -58,11 +59,15 @@ class Profiler {
         tasks_(graph, processors, options_.lengths, context_, options.grid) {
     if (options_.sync.empty()) {
       options_.sync = {{"fast", FastWait()},
-                       {"driver", [](Processor&, const Fence& fence) { return fence.wait(); }}};
+                       {"driver", [](Processor& processor, const Fence& fence) {
+                          HETERO_RETURN_IF_ERROR(processor.finish());
+                          return fence.wait();
+                        }}};
     }
   }
 
   Result<Profile> run(const ProfileIdentity& identity, const Profile* known) {
+    const ScopedAffinity affinity(control_cpus({processors_.begin(), processors_.end()}));
     start(identity, known);
     const std::vector<ProfileTask> tasks = tasks_.all();
     deadline_ = processors_[0]->clock().now() + options_.time_limit;

@@ -38,6 +38,7 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       last_(processors_.size()),
       clock_(processors_.front()->clock()),
       waiter_(clock_),
+      control_cpus_(control_cpus(processors_)),
       next_(processors_.size()),
       tail_(processors_.size()),
       unflushed_(processors_.size()),

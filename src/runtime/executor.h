@@ -179,6 +179,7 @@ class Executor {
   StepTimes times_;
   Waiter waiter_;
   std::array<std::vector<Flight>, 2> flights_;  // of the body's steps, and the head's
+  std::vector<int> control_cpus_;               // control_cpus() of processor.h
   std::vector<size_t> next_;                    // by processor: how many of its steps are submitted
   std::vector<Nanos> tail_;      // by processor: when all that is submitted is expected to be done
   std::vector<bool> unflushed_;  // by processor

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "runtime/executor.h"
+#include "base/threads.h"
 #include "runtime/linked_plan.h"
 
 namespace hetero {
@@ -159,23 +160,29 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
   flush();
   // A queue goes on when the last of what its next step waits for is done.
   Nanos expected = Nanos::max();
+  Nanos spread{};
   for (size_t p = 0; p < processors_.size(); ++p) {
     if (next_[p] == plan.queues[p].size()) {
       continue;
     }
     Nanos ready{};
+    Nanos of_last{};
     bool submitted = true;
     for (const int w : plan.steps[static_cast<size_t>(plan.queues[p][next_[p]])].waits) {
       const Flight& flight = flights(plan)[static_cast<size_t>(w)];
       const auto from = static_cast<size_t>(plan.steps[static_cast<size_t>(w)].processor);
       submitted = submitted && next_[from] > 0 && plan.queues[from][next_[from] - 1] >= w;
-      ready = flight.done ? ready : std::max(ready, flight.expected);
+      if (!flight.done && flight.expected > ready) {
+        ready = flight.expected;
+        of_last = times_.spread(plan.steps[static_cast<size_t>(w)].time);
+      }
     }
-    if (submitted) {
-      expected = std::min(expected, ready);
+    if (submitted && ready < expected) {
+      expected = ready;
+      spread = of_last;
     }
   }
-  waiter_.sleep_towards(expected);
+  waiter_.sleep_towards(expected, spread);
   for (;;) {
     for (size_t p = 0; p < processors_.size(); ++p) {
       if (next_[p] < plan.queues[p].size()) {
@@ -286,6 +293,7 @@ Status Executor::run_with_head(const LinkedPlan& body, int64_t position, const L
 /// A plan, and another behind it in the queue of a processor.
 Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t position, int64_t first_row,
                      const std::atomic<bool>* cancel) {
+  const ScopedAffinity affinity(control_cpus_);
   const LinkedPlan& plan = *plans[0];
   if (!plan.head && position + plan.tokens > capacity_.context) {
     return resource_exhausted(fmt::format("the context is full: {} tokens at position {}, but it holds {}",

@@ -136,8 +136,9 @@ void Waiter::sleep_until(Nanos time) {
   follow(late_, late);
 }
 
-void Waiter::sleep_towards(Nanos expected) {
-  const Nanos until = expected - late_ - 2 * late_more_;
+void Waiter::sleep_towards(Nanos expected, Nanos spread) {
+  early_ = 2 * spread;
+  const Nanos until = expected - early_ - late_ - 2 * late_more_;
   began_ = clock_.now();
   const Nanos left = until - began_;
   if (left >= kShortestSleep) {
@@ -147,7 +148,7 @@ void Waiter::sleep_towards(Nanos expected) {
 
 void Waiter::poll(Nanos expected) {
   const Nanos now = clock_.now();
-  if (const Nanos left = expected - late_ - 2 * late_more_ - now; left >= kWorthLooking / 2) {
+  if (const Nanos left = expected - early_ - late_ - 2 * late_more_ - now; left >= kWorthLooking / 2) {
     sleep_until(now + std::max(left / 4, kWorthLooking / 2));
     return;
   }

@@ -85,8 +85,9 @@ class Waiter {
  public:
   explicit Waiter(Clock& clock) : clock_(clock) {}
 
-  /// Sleeps until a part of the time to `expected` is left, if that is far enough away.
-  void sleep_towards(Nanos expected);
+  /// Sleeps until a part of the time to `expected` is left, if that is far enough away, and so long before that
+  /// work which is done early by `spread`, twice, is seen at once.
+  void sleep_towards(Nanos expected, Nanos spread = {});
   /// One turn of the polling that follows: short sleeps until the thread must be awake for `expected`, since
   /// work may be done early. Once `expected` has passed for a while, turns are short sleeps again: a wrong
   /// prediction must not cost a core.
@@ -102,6 +103,7 @@ class Waiter {
   Nanos late_more_{};  // and how far that is off
   Nanos slept_{};
   Nanos began_{};          // of this wait
+  Nanos early_{};          // how much earlier than expected it may end
   Nanos crowded_until_{};  // until then polling sleeps, since it would not get its core back in time
 };
 

@@ -52,6 +52,18 @@ TEST(Waiter, LearnsHowLateSleepsEnd) {
   EXPECT_GE(clock.now(), expected - microseconds(20));
 }
 
+// What usually ends up to 60 us off, early or late, is looked for from 120 us before on.
+TEST(Waiter, IsAwakeAsMuchEarlierAsTheWorkMayEnd) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  const Nanos expected = clock.now() + microseconds(500);
+  waiter.sleep_towards(expected, microseconds(60));
+  EXPECT_EQ(expected - clock.now(), Nanos(microseconds(120)));
+  waiter.poll(expected);
+  EXPECT_EQ(clock.turns, 1);
+  EXPECT_EQ(clock.sleeps, 1);
+}
+
 // Steps of 8 ms that took 7 were seen to be done after 8: the next processor stood still for that time.
 TEST(Waiter, LooksNowAndThenWhetherLongWorkIsDoneEarly) {
   ScriptedClock clock;

@@ -15,16 +15,14 @@
 #define TILE_ROWS 256  // rows of x in one work-item of linear_tile
 #endif
 
-#if !STEPS
-
 // Rows of x (dimension 1: tiles of TILE_ROWS) times PANEL rows of W (dimension 0).
-kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_stride,  //
-                                   global float* y, long y_offset, long y_stride,        //
-                                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                                   int n, int k, int tokens) {
-  local float panel[PANEL * CHUNK] __attribute__((aligned(32)));
-  const int first = get_group_id(0) * PANEL;
-  const int t_begin = get_group_id(1) * TILE_ROWS;
+TASK linear_tile(global const float* x, long x_offset, long x_stride,  //
+                 global float* y, long y_offset, long y_stride,        //
+                 global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                 int n, int k, int tokens AT_GROUP) {
+  SHARED float panel[PANEL * CHUNK] __attribute__((aligned(32)));
+  const int first = GROUP(0) * PANEL;
+  const int t_begin = GROUP(1) * TILE_ROWS;
   const int t_end = min(t_begin + TILE_ROWS, tokens);
   if (t_begin >= t_end) {
     return;
@@ -39,7 +37,7 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
     for (int r = 0; r < PANEL; ++r) {
       // Rows past the end repeat the last one; their sums are not stored.
       global const uchar* row = w + (first + min(r, rows - 1)) * row_bytes(k);
-      local float* out = panel + r * CHUNK;
+      SHARED float* out = panel + r * CHUNK;
       for (uint unit = 0; unit * UNIT < (uint)count; ++unit) {
         const Unit u = unit_at(row, chunk / UNIT + unit, k);
         vstore8(unit_low(u), 0, out + first_element(unit));
@@ -52,7 +50,7 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
       global const float* x2 = x + min(t + 2, t_end - 1) * x_stride + chunk;
       global const float* x3 = x + min(t + 3, t_end - 1) * x_stride + chunk;
       for (int r = 0; r < rows; r += 3) {
-        local const float* w0 = panel + r * CHUNK;
+        SHARED const float* w0 = panel + r * CHUNK;
         float8 a00 = 0.0f, a01 = 0.0f, a02 = 0.0f, a10 = 0.0f, a11 = 0.0f, a12 = 0.0f;
         float8 a20 = 0.0f, a21 = 0.0f, a22 = 0.0f, a30 = 0.0f, a31 = 0.0f, a32 = 0.0f;
 #define STEP(LOAD)                                                 \
@@ -95,8 +93,6 @@ kernel LANE_GROUP void linear_tile(global const float* x, long x_offset, long x_
     }
   }
 }
-
-#endif
 
 #if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
 

@@ -1,12 +1,12 @@
-// Several operators of one token in one kernel, on devices of type CPU with one compute unit: one work-item
-// does step after step, so that nothing is submitted and nothing waits in between. Included after all that
-// defines tasks, with STEPS.
+// Operators as steps of one kernel, on devices of type CPU with one compute unit: one work-item does step after
+// step as the host publishes them, and polls for the next one before it leaves, so that nothing is submitted to
+// the driver and nobody is woken in between. Included after all that defines tasks, with STEPS.
 //
-// A step is a few words: its code, the work-groups along both dimensions, how many words it has, and the
-// arguments of the kernel that it stands for, one word each (opencl_steps.cc). Addresses are the host's, so
-// the device must see memory as the host does.
+// A step is STEP_WORDS words: its code, the work-groups along both dimensions, its ticket (0: more of the same
+// submission follows), and the arguments of the kernel that it stands for, one word each (opencl_steps.h). Addresses
+// are the host's, so the device must see memory as the host does.
 
-// Of StepCode in opencl_ops.h.
+// Of StepCode in kernel_call.h.
 #define STEP_EMBED 1
 #define STEP_ROPE_TABLE 2
 #define STEP_NORM 3
@@ -18,8 +18,20 @@
 #define STEP_ROUTE 9
 #define STEP_EXPERT_LINEAR 10
 #define STEP_EXPERT_SUM 11
+#define STEP_LINEAR_TILE 12
+#define STEP_LEAVE 13
 
-#define STEP_HEAD 4  // words before the arguments
+// Of StepMemory in opencl_steps.h.
+#define STEP_WORDS 32
+#define STEP_HEAD 4
+#define STEP_ROOM 512
+#define STEP_TIMES 4096
+#define STATE 0      // words of 32 bits: how many steps are published, times 2, plus 1 while a kernel serves them
+#define POSITION 16  // how many are done
+#define FLAG 32      // the ticket that was done last
+#define COUNT_MASK 0x7fffffffu
+#define TIMES_BYTES 4096
+#define STEPS_BYTES (TIMES_BYTES + STEP_TIMES * 16)
 
 #define INT(i) (int)word[i]
 #define LONG(i) (long)word[i]
@@ -31,11 +43,28 @@
   for (int group1 = 0; group1 < groups1; ++group1)    \
     for (int group0 = 0; group0 < groups0; ++group0)
 
-kernel LANE_GROUP void run_steps(global const ulong* steps, int count) {
-  for (int i = 0; i < count; ++i) {
-    const int groups0 = (int)steps[1], groups1 = (int)steps[2];
-    global const ulong* word = steps + STEP_HEAD;
-    switch ((int)steps[0]) {
+inline ulong ticks(void) { return __builtin_readcyclecounter(); }
+
+// `patience`: for how long to poll for another step, in ticks.
+kernel LANE_GROUP void run_steps(global uchar* memory, ulong patience) {
+  volatile global uint* control = (volatile global uint*)memory;
+  uint at = control[POSITION];
+  ulong begin = 0;  // of the submission whose steps are being done
+  ulong since = ticks();
+  for (int leave = 0; !leave;) {
+    const uint state = control[STATE];
+    if (state >> 1 == at) {
+      // The host starts another kernel if it finds that none serves.
+      leave = ticks() - since >= patience &&
+              atomic_cmpxchg(control + STATE, state, state & ~1u) == state;
+      continue;
+    }
+    mem_fence(CLK_GLOBAL_MEM_FENCE);
+    global const ulong* step = (global const ulong*)(memory + STEPS_BYTES) + at % STEP_ROOM * STEP_WORDS;
+    global const ulong* word = step + STEP_HEAD;
+    const int groups0 = (int)step[1], groups1 = (int)step[2];
+    begin = begin ? begin : ticks();
+    switch ((int)step[0]) {
       case STEP_EMBED:
         EACH_GROUP embed(ROWS_OF(int, 0), ROWS_OF(float, 3), BYTES_AT(6), LONG(7), INT(8), INT(9), FLOAT(10),
                          INT(11), group0, group1);
@@ -78,7 +107,27 @@ kernel LANE_GROUP void run_steps(global const ulong* steps, int count) {
         EACH_GROUP expert_sum(ROWS_OF(float, 0), ROWS_OF(float, 3), ROWS_OF(float, 6), ROWS_OF(float, 9), INT(12),
                               INT(13), INT(14), INT(15), INT(16), group0, group1);
         break;
+      case STEP_LINEAR_TILE:
+        EACH_GROUP linear_tile(ROWS_OF(float, 0), ROWS_OF(float, 3), BYTES_AT(6), LONG(7), FLOATS_AT(8), INT(9),
+                               INT(10), INT(11), INT(12), group0, group1);
+        break;
+      case STEP_LEAVE:
+        leave = 1;
+        break;
     }
-    steps += steps[3];
+    since = ticks();
+    at = (at + 1) & COUNT_MASK;
+    const ulong ticket = step[3];
+    if (ticket) {
+      global ulong* times = (global ulong*)(memory + TIMES_BYTES) + ticket % STEP_TIMES * 2;
+      times[0] = begin;
+      times[1] = since;
+      begin = 0;
+    }
+    mem_fence(CLK_GLOBAL_MEM_FENCE);
+    control[POSITION] = at;
+    if (ticket) {
+      control[FLAG] = (uint)ticket;
+    }
   }
 }

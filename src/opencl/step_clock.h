@@ -1,0 +1,41 @@
+// Times that a kernel takes for itself: the processor's own counter (the TSC of x86, which runs evenly and is the
+// same on all cores), read by the host as well.
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.h"
+
+namespace hetero {
+
+/// When the work of a ticket ran, on the counter.
+struct StepTicks {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+/// From the counter to now(). Any thread.
+class StepClock {
+ public:
+  StepClock() : first_(read()) {}
+
+  /// Whether this machine has such a counter.
+  static bool exists();
+
+  /// now() at a moment in the last seconds.
+  Nanos time(uint64_t ticks) const;
+  /// That many ticks take so long; roughly right after construction.
+  uint64_t ticks(Nanos time) const;
+
+ private:
+  struct Pair {
+    uint64_t ticks = 0;
+    Nanos time{};
+  };
+  static Pair read();
+  double nanos_per_tick(const Pair& last) const;
+
+  Pair first_;
+};
+
+}  // namespace hetero
