@@ -9,8 +9,8 @@
 namespace hetero {
 namespace {
 
-// Covers the gap between two operators that follow each other, and no more. Stand-ins share their core, with the
-// control thread for one: it must not wait for the end of this.
+// Covers the gap between two operators that follow each other, and no more. Stand-ins share their core, with
+// the control thread for one: it must not wait for the end of this.
 constexpr auto kSpin = std::chrono::microseconds(50);
 
 bool spin_until_positive(const std::atomic<int>& count) {

@@ -33,8 +33,8 @@ enum class StepCode : uint64_t {
   kLeave,       // no operator: the kernel ends
 };
 
-/// A launch as kernels/steps_cpu.cl reads it: its code, the work-groups along both dimensions, a ticket (0: none),
-/// and the arguments, one word each.
+/// A launch as kernels/steps_cpu.cl reads it: its code, the work-groups along both dimensions, a ticket (0:
+/// none), and the arguments, one word each.
 struct StepWords {
   static constexpr size_t kHead = 4;
   static constexpr size_t kWords = 32;
@@ -48,7 +48,8 @@ struct KernelQueue {
   Events events = Events::kFirstAndLast;
   ClEvent first;
   ClEvent last;
-  std::vector<StepWords>* steps = nullptr;  // where launches are written down instead; codes are left at 0 but where an operator has several
+  std::vector<StepWords>* steps = nullptr;  // where launches are written down instead; codes are left at 0
+                                            // but where an operator has several
 };
 
 /// Sets the arguments of `kernel` and enqueues it. The first error sticks until run() reports it.

@@ -361,8 +361,8 @@ TEST_F(OpenCl, OperatorsOfATokenAreStepsOfFewKernels) {
   EXPECT_EQ(apart->steps_run(), 0);
 }
 
-// Kernels that leave by themselves, that are told to, that are still polling; more steps than there is room for; and
-// kernels in the ordinary way between them, whose results steps read.
+// Kernels that leave by themselves, that are told to, that are still polling; more steps than there is room
+// for; and kernels in the ordinary way between them, whose results steps read.
 TEST_F(OpenCl, StepsKeepTheOrderOfTheQueue) {
   if (!found_[0].info.stand_in) {
     GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";

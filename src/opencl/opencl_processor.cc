@@ -136,7 +136,8 @@ Status OpenClProcessor::start() {
   HETERO_TRY(const std::string join,
              choice("HETERO_OPENCL_JOIN", {"none", "gated", "all", "layers", "steps"}));
   const bool in_steps = !may_wait_ && intervals != "each" && join != "none" && kernel_shape.cpu &&
-                        device_.is_cpu && (device_.compute_units == 1 || join == "steps") && StepClock::exists();
+                        device_.is_cpu && (device_.compute_units == 1 || join == "steps") &&
+                        StepClock::exists();
   may_wait_ = may_wait_ && join != "none";
   kernel_shape.join_norms = join != "gated";
   traits_.joined = may_wait_ && !kernel_shape.cpu ? static_cast<int>(held_.size()) : 0;
@@ -188,7 +189,8 @@ Status OpenClProcessor::start() {
   }
   HETERO_RETURN_IF_ERROR(status);
   HETERO_TRY(const std::string done, choice("HETERO_OPENCL_DONE", {"flag", "event"}));
-  if (steps_ == nullptr && memory_->mode() == MemoryMode::kSvm && (done.empty() ? !device_.is_cpu : done == "flag")) {
+  if (steps_ == nullptr && memory_->mode() == MemoryMode::kSvm &&
+      (done.empty() ? !device_.is_cpu : done == "flag")) {
     if (auto program = programs_->get("flag", opencl_kernels::flag, "-cl-std=CL2.0"); program.ok()) {
       if (auto kernel = (*program)->kernel("flag"); kernel.ok()) {
         timeline_.raise_flags(queue_.get(), *kernel);

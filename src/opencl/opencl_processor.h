@@ -119,7 +119,7 @@ class OpenClProcessor : public Processor {
   bool same_addresses_ = false;  // kernels see memory at the host's addresses
   int64_t enqueued_ = 0;
   int64_t flushed_ = 0;  // of these
-  PageMemory scratch_;  // what warm-ups are bound to
+  PageMemory scratch_;   // what warm-ups are bound to
   std::unique_ptr<OpenClBuffer> scratch_buffer_;
 };
 

@@ -11,7 +11,6 @@
 namespace hetero {
 namespace {
 
-
 constexpr size_t kFewOps = 16;
 
 bool fits(const StepNeeds& has, const StepNeeds& needs) {
@@ -22,8 +21,8 @@ bool fits(const StepNeeds& has, const StepNeeds& needs) {
 }  // namespace
 
 const StepRunner::Program* StepRunner::find(const StepNeeds& needs) const {
-  const auto found = std::find_if(programs_.begin(), programs_.end(),
-                                  [&](const Program& p) { return fits(p.has, needs); });
+  const auto found =
+      std::find_if(programs_.begin(), programs_.end(), [&](const Program& p) { return fits(p.has, needs); });
   return found == programs_.end() ? nullptr : &*found;
 }
 
@@ -91,7 +90,9 @@ Status StepRunner::publish(cl_command_queue queue, const StepWords& step) {
   const std::atomic_ref<uint32_t> state(shared_->state);
   const std::atomic_ref<uint32_t> position(shared_->position);
   const uint32_t at = state.load() / StepMemory::kOne;
-  const auto room = [&] { return (at - position.load()) * StepMemory::kOne / StepMemory::kOne < StepMemory::kRoom; };
+  const auto room = [&] {
+    return (at - position.load()) * StepMemory::kOne / StepMemory::kOne < StepMemory::kRoom;
+  };
   if (!room()) {
     HETERO_RETURN_IF_ERROR(serve(queue));
     while (!room()) {

@@ -1,7 +1,7 @@
-// Submissions of one token as steps of one kernel (kernels/steps_cpu.cl), on devices of type CPU with one compute
-// unit: between two kernels PoCL takes as long as a small product does, and to wake its thread for one as long
-// again (docs/performance.md). The kernel reads steps from memory as they are published, and polls for more
-// before it leaves.
+// Submissions of one token as steps of one kernel (kernels/steps_cpu.cl), on devices of type CPU with one
+// compute unit: between two kernels PoCL takes as long as a small product does, and to wake its thread for
+// one as long again (docs/performance.md). The kernel reads steps from memory as they are published, and
+// polls for more before it leaves.
 #pragma once
 
 #include <array>
@@ -19,10 +19,11 @@ struct StepMemory {
   static constexpr uint32_t kServes = 1;  // bit of `state`
   static constexpr uint32_t kOne = 2;     // what one more step adds to `state`
 
-  alignas(64) uint32_t state = 0;     // how many steps are published, times 2, and kServes while a kernel serves
+  alignas(64) uint32_t state = 0;  // how many steps are published, times 2, and kServes while a kernel serves
   alignas(64) uint32_t position = 0;  // how many are done; written by the kernel
   alignas(64) uint32_t flag = 0;      // the low bits of the ticket that was done last; written by the kernel
-  alignas(4096) std::array<StepTicks, Timeline::kKeptIntervals> ticks{};  // of a ticket; written by the kernel
+  alignas(
+      4096) std::array<StepTicks, Timeline::kKeptIntervals> ticks{};  // of a ticket; written by the kernel
   std::array<StepWords, kRoom> steps{};
 };
 
@@ -31,7 +32,8 @@ class StepRunner {
  public:
   /// `patience`: for how long the kernel polls when it has nothing to do. `always`: everything is a step, for
   /// tests.
-  StepRunner(const OpenClApi& api, KernelMemory& memory, OpenClTimeline& timeline, Nanos patience, bool always)
+  StepRunner(const OpenClApi& api, KernelMemory& memory, OpenClTimeline& timeline, Nanos patience,
+             bool always)
       : api_(api), memory_(memory), timeline_(timeline), patience_(patience), always_(always) {}
 
   bool always() const { return always_; }
@@ -42,8 +44,10 @@ class StepRunner {
 
   /// Whether its launches can be steps.
   bool takes(const OpenClExecutable& executable) const;
-  /// Publishes the launch, which has this ticket of the timeline. Waits for the device where there is no room.
-  Status add(cl_command_queue queue, const OpenClExecutable& executable, const Launch& launch, uint64_t ticket);
+  /// Publishes the launch, which has this ticket of the timeline. Waits for the device where there is no
+  /// room.
+  Status add(cl_command_queue queue, const OpenClExecutable& executable, const Launch& launch,
+             uint64_t ticket);
   /// Whether there are steps that no kernel serves.
   bool pending() const { return pending_ > 0; }
   /// Enqueues a kernel that does.

@@ -116,10 +116,10 @@ class OpenClTimeline : public Timeline {
   const StepTicks* step_ticks_ = nullptr;
   ClEvent step_kernel_;
   std::atomic<bool> asked_since_ = false;
-  std::atomic<uint64_t> unflagged_ = 0;         // with steps: the last ticket that has an event instead
-  std::atomic<uint64_t> flagged_ = 0;           // the last ticket whose end raises the flag
-  std::atomic<uint32_t> asked_ = 0;             // calls of done() that found the flag down
-  alignas(64) uint32_t own_flag_ = 0;  // the low bits of a ticket; written by the device
+  std::atomic<uint64_t> unflagged_ = 0;  // with steps: the last ticket that has an event instead
+  std::atomic<uint64_t> flagged_ = 0;    // the last ticket whose end raises the flag
+  std::atomic<uint32_t> asked_ = 0;      // calls of done() that found the flag down
+  alignas(64) uint32_t own_flag_ = 0;    // the low bits of a ticket; written by the device
   const uint32_t* flag_ = &own_flag_;
   std::array<Entry, kKeptIntervals> ring_;
 };

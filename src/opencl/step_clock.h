@@ -1,5 +1,5 @@
-// Times that a kernel takes for itself: the processor's own counter (the TSC of x86, which runs evenly and is the
-// same on all cores), read by the host as well.
+// Times that a kernel takes for itself: the processor's own counter (the TSC of x86, which runs evenly and is
+// the same on all cores), read by the host as well.
 #pragma once
 
 #include <cstdint>

@@ -58,11 +58,10 @@ class Profiler {
         context_(context_for(graph, options)),
         tasks_(graph, processors, options_.lengths, context_, options.grid) {
     if (options_.sync.empty()) {
-      options_.sync = {{"fast", FastWait()},
-                       {"driver", [](Processor& processor, const Fence& fence) {
-                          HETERO_RETURN_IF_ERROR(processor.finish());
-                          return fence.wait();
-                        }}};
+      options_.sync = {{"fast", FastWait()}, {"driver", [](Processor& processor, const Fence& fence) {
+                                                HETERO_RETURN_IF_ERROR(processor.finish());
+                                                return fence.wait();
+                                              }}};
     }
   }
 

@@ -131,6 +131,7 @@ class Executor {
     Fence ran;
     Fence visible;  // to other processors: behind its downloads
     Nanos submitted{};
+    Nanos begins{};    // when it is expected to be the first in its queue
     Nanos expected{};  // to be visible
     bool done = false;
   };

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "runtime/executor.h"
 #include "base/threads.h"
+#include "runtime/executor.h"
 #include "runtime/linked_plan.h"
 
 namespace hetero {
@@ -116,7 +116,8 @@ Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, in
   }
   flight.visible = last_[p];
   flight.submitted = clock_.now();
-  flight.expected = std::max(flight.submitted, tail_[p]) + times_.expected(step.time);
+  flight.begins = std::max(flight.submitted, tail_[p]);
+  flight.expected = flight.begins + times_.expected(step.time);
   flight.done = false;
   tail_[p] = flight.expected;
   unflushed_[p] = true;
@@ -148,6 +149,11 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
     flight.done = true;
     // What is still in that queue comes earlier or later by as much as this one did.
     const Nanos off = clock_.now() - flight.expected;
+    const int time = plan.steps[static_cast<size_t>(w)].time;
+    const Nanos end = flight.ran.timeline->interval(flight.ran.ticket).end;
+    if (end > flight.begins) {
+      times_.glimpsed(time, end - flight.begins);
+    }
     tail_[p] += off;
     for (size_t k = next_[p]; k-- > 0 && queue[k] != w;) {
       flights(plan)[static_cast<size_t>(queue[k])].expected += off;

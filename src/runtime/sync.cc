@@ -60,6 +60,16 @@ int StepTimes::find(const Key& key, Nanos predicted) {
   return it->second;
 }
 
+void StepTimes::glimpsed(int step, Nanos time) {
+  Entry& e = entries_[static_cast<size_t>(step)];
+  if (e.seen == 0 && e.mean == Nanos{}) {
+    e.mean = time;
+  } else if (e.seen == 0) {
+    e.spread = time > e.mean ? time - e.mean : e.mean - time;
+    e.mean += (time - e.mean) / 2;
+  }
+}
+
 void StepTimes::saw(int step, Nanos time, Nanos ran) {
   Entry& e = entries_[static_cast<size_t>(step)];
   // A single outlier (a page fault, another process) moves little.

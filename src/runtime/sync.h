@@ -42,6 +42,9 @@ class StepTimes {
   Nanos expected(int step) const { return entries_[static_cast<size_t>(step)].mean; }
   /// How far off expected() usually is.
   Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
+  /// Within a pass, `time` as in expected(): of a step that is only predicted, the other layers' take as
+  /// long.
+  void glimpsed(int step, Nanos time);
   /// `time` as in expected(); `ran`: of it, the processor's own work.
   void saw(int step, Nanos time, Nanos ran);
   /// The same of several steps about which the driver tells only together: each gets the part that
@@ -85,8 +88,8 @@ class Waiter {
  public:
   explicit Waiter(Clock& clock) : clock_(clock) {}
 
-  /// Sleeps until a part of the time to `expected` is left, if that is far enough away, and so long before that
-  /// work which is done early by `spread`, twice, is seen at once.
+  /// Sleeps until a part of the time to `expected` is left, if that is far enough away, and so long before
+  /// that work which is done early by `spread`, twice, is seen at once.
   void sleep_towards(Nanos expected, Nanos spread = {});
   /// One turn of the polling that follows: short sleeps until the thread must be awake for `expected`, since
   /// work may be done early. Once `expected` has passed for a while, turns are short sleeps again: a wrong

@@ -52,6 +52,24 @@ TEST(Waiter, LearnsHowLateSleepsEnd) {
   EXPECT_GE(clock.now(), expected - microseconds(20));
 }
 
+// A prediction that is twice too long must not hold up all layers of the first pass.
+TEST(StepTimes, FollowWhatIsGlimpsedUntilTheyHaveLearnt) {
+  StepTimes times;
+  const int predicted = times.find({0, "ffn_down", 64, 8}, microseconds(2000));
+  const int unknown = times.find({0, "ffn_up", 64, 8}, Nanos{});
+  times.glimpsed(unknown, microseconds(700));
+  EXPECT_EQ(times.expected(unknown), Nanos(microseconds(700)));
+  for (int layer = 0; layer < 6; ++layer) {
+    times.glimpsed(predicted, microseconds(1000));
+  }
+  EXPECT_LT(times.expected(predicted), Nanos(microseconds(1020)));
+  EXPECT_LT(times.spread(predicted), Nanos(microseconds(40)));
+  times.saw(predicted, microseconds(1000), microseconds(900));
+  const Nanos learnt = times.expected(predicted);
+  times.glimpsed(predicted, microseconds(5000));
+  EXPECT_EQ(times.expected(predicted), learnt);
+}
+
 // What usually ends up to 60 us off, early or late, is looked for from 120 us before on.
 TEST(Waiter, IsAwakeAsMuchEarlierAsTheWorkMayEnd) {
   ScriptedClock clock;

@@ -53,7 +53,7 @@ TASK linear_tile(global const float* x, long x_offset, long x_stride,  //
         SHARED const float* w0 = panel + r * CHUNK;
         float8 a00 = 0.0f, a01 = 0.0f, a02 = 0.0f, a10 = 0.0f, a11 = 0.0f, a12 = 0.0f;
         float8 a20 = 0.0f, a21 = 0.0f, a22 = 0.0f, a30 = 0.0f, a31 = 0.0f, a32 = 0.0f;
-#define STEP(LOAD)                                                 \
+#define TILE_STEP(LOAD)                                             \
   {                                                                \
     const float8 v0 = vload8(0, w0 + i);                           \
     const float8 v1 = vload8(0, w0 + CHUNK + i);                   \
@@ -71,11 +71,11 @@ TASK linear_tile(global const float* x, long x_offset, long x_stride,  //
 #define PART(row) row_floats(row, i, count)
         int i = 0;
         for (; i < whole; i += 8) {
-          STEP(WHOLE)
+          TILE_STEP(WHOLE)
         }
 #if BLOCK == 1
         if (i < count) {
-          STEP(PART)
+          TILE_STEP(PART)
         }
 #endif
         float sums[12] = {sum8(a00), sum8(a01), sum8(a02), sum8(a10), sum8(a11), sum8(a12),
