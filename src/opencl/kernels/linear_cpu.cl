@@ -126,7 +126,7 @@ inline float8 block_part(global const uchar* block, const float8* x, float8 star
 // Rows are too short for what the machine fetches ahead by itself. OpenCL's own prefetch() does nothing on
 // these devices; their compilers are all made from clang, which has this. It may be given any address.
 #if defined(__has_builtin)
-#if __has_builtin(__builtin_prefetch)
+#if !PTX && __has_builtin(__builtin_prefetch)
 #define FETCH_AHEAD(p) __builtin_prefetch((const void*)(uintptr_t)(p))
 #endif
 #endif
