@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace hetero {
@@ -29,6 +30,17 @@ class ScopedAffinity {
  private:
   std::vector<int> previous_;
 };
+
+/// Polls until done(), for as long as the gap between two operators that follow each other usually is at
+/// most. For a thread that serves a processor: it may share its core with the control thread, which must have
+/// that meanwhile.
+template <class Done>
+void yield_until(const Done& done) {
+  const Nanos deadline = now() + std::chrono::microseconds(50);
+  while (!done() && now() < deadline) {
+    system_clock().relax();
+  }
+}
 
 /// A fixed set of threads for one data-parallel loop at a time. The calling thread is worker 0.
 /// Workers spin for some microseconds for the next loop and then sleep. run() must not be called

@@ -8,6 +8,15 @@
 namespace hetero {
 namespace {
 
+TEST(YieldUntil, EndsWhenItIsDoneOrHasTakenTooLong) {
+  int asked = 0;
+  yield_until([&] { return ++asked == 1; });
+  EXPECT_EQ(asked, 1);
+  const Nanos begin = now();
+  yield_until([] { return false; });
+  EXPECT_GE(now() - begin, Nanos(std::chrono::microseconds(50)));
+}
+
 TEST(ThreadPool, EachIndexIsVisitedOnceOverManyLoops) {
   for (const int threads : {1, 2, 3, 5}) {
     ThreadPool pool(threads);

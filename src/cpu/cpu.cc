@@ -158,12 +158,8 @@ class CpuProcessor : public Processor {
     const ScopedAffinity affinity(cpus_.empty() ? cpus_ : std::vector<int>{cpus_[0]});
     uint64_t taken = 0;
     for (;;) {
-      // The control thread submits operators one by one: the next is usually microseconds away. Where it
-      // has no other core, it must have this one.
-      const Nanos deadline = now() + std::chrono::microseconds(50);
-      while (queued_.load() == taken && now() < deadline) {
-        system_clock().relax();
-      }
+      // The control thread submits operators one by one: the next is usually microseconds away.
+      yield_until([&] { return queued_.load() != taken; });
       Work work;
       {
         std::unique_lock lock(mutex_);

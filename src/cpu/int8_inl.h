@@ -280,8 +280,8 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, 
 }
 
 // R rows times decoded blocks, added to acc [R][kPanelRows], which stays in memory: registers are for
-// the integer sums.
-template <class P, int R>
+// the integer sums. kInWhole: scales are whole numbers.
+template <class P, int R, bool kInWhole>
 void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const int8_t* q,
                       const Int8Block* blocks, float* acc) {
   const std::byte* numbers = w.numbers;
@@ -305,6 +305,9 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
             sum[i][v] = add_products<P>(jj == 0 ? I::zero() : sum[i][v], wj[v], x);
+            if constexpr (kInWhole) {
+              sum[i][v] = jj == 0 ? take_zero_off<P>(sum[i][v], blocks[i]) : sum[i][v];
+            }
             I::settle(sum[i][v]);
           }
         }
@@ -315,60 +318,20 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
           float* to = acc + i * kPanelRows + v * kLanes;
-          I::store(to, add_block<P>(I::load_floats(to), sum[i][v], I::load_floats(scale + v * kLanes),
-                                    I::load_floats(offset + v * kLanes), blocks[i], h));
+          const Floats by = I::load_floats(offset + v * kLanes);
+          if constexpr (kInWhole) {
+            const auto* whole = reinterpret_cast<const std::byte*>(scale + v * kLanes);
+            I::store(to, add_whole<P>(I::load_floats(to), sum[i][v], I::load(whole), by, blocks[i]));
+          } else {
+            const Floats scales = I::load_floats(scale + v * kLanes);
+            I::store(to, add_block<P>(I::load_floats(to), sum[i][v], scales, by, blocks[i], h));
+          }
         }
       }
       I::settle_memory();
       scale += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    offset += kPanelRows;
-    q += 32 * tile;
-    blocks += tile;
-  }
-}
-
-// The same for scales that are whole numbers.
-template <class P, int R>
-void multiply_whole(const DecodedPanel& w, int64_t count, int64_t tile, const int8_t* q,
-                    const Int8Block* blocks, float* acc) {
-  const std::byte* numbers = w.numbers;
-  const auto* scale = reinterpret_cast<const std::byte*>(w.scale);
-  const float* offset = w.offset;
-  for (int64_t block = 0; block < count; ++block) {
-    Ints sum[R][kVectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      Ints wj[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        wj[v] = load_word(numbers, j, v);
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const Ints x = I::broadcast(q + i * 32 + 4 * j);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          sum[i][v] = j == 0 ? take_zero_off<P>(add_products<P>(I::zero(), wj[v], x), blocks[i])
-                             : add_products<P>(sum[i][v], wj[v], x);
-          I::settle(sum[i][v]);
-        }
-      }
-    }
-    I::settle_memory();
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        float* to = acc + i * kPanelRows + v * kLanes;
-        I::store(to, add_whole<P>(I::load_floats(to), sum[i][v], I::load(scale + 4 * v * kLanes),
-                                  I::load_floats(offset + v * kLanes), blocks[i]));
-      }
-    }
-    I::settle_memory();
-    numbers += 32 * kPanelRows;
-    scale += 4 * kPanelRows;
     offset += kPanelRows;
     q += 32 * tile;
     blocks += tile;
@@ -385,12 +348,10 @@ HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, in
       return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, tile, q, blocks, acc);
     }
   }
-  if constexpr (kInWhole) {
-    multiply_whole<P, R>(w, count, tile, q, blocks, acc);
-  } else if constexpr (kRowPairs<I>) {
+  if constexpr (kRowPairs<I> && !kInWhole) {
     multiply_pairs<P, R>(w, count, tile, q, blocks, acc);
   } else {
-    multiply_decoded<P, R>(w, count, tile, q, blocks, acc);
+    multiply_decoded<P, R, kInWhole>(w, count, tile, q, blocks, acc);
   }
 }
 

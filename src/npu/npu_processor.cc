@@ -7,24 +7,6 @@
 #include "base/threads.h"
 
 namespace hetero {
-namespace {
-
-// Covers the gap between two operators that follow each other, and no more. Stand-ins share their core, with
-// the control thread for one: it must not wait for the end of this.
-constexpr auto kSpin = std::chrono::microseconds(50);
-
-bool spin_until_positive(const std::atomic<int>& count) {
-  const Nanos deadline = now() + kSpin;
-  while (count.load(std::memory_order_relaxed) == 0) {
-    if (now() > deadline) {
-      return false;
-    }
-    system_clock().relax();
-  }
-  return true;
-}
-
-}  // namespace
 
 struct NpuProcessor::Linked : Executable {
   std::string name;
@@ -186,7 +168,7 @@ Fence NpuProcessor::enqueue(Job job) {
 
 void NpuProcessor::work() {
   while (true) {
-    spin_until_positive(waiting_);
+    yield_until([&] { return waiting_.load(std::memory_order_relaxed) > 0; });
     Job job;
     {
       std::unique_lock lock(mutex_);

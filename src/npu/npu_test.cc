@@ -548,6 +548,10 @@ TEST_F(StandInTest, SecondStartTakesGraphsFromTheCache) {
   // Not equal to the first: OpenVINO numbers a graph's nodes through the whole process.
   EXPECT_GT(2 * cache.load(key)->size(), good->size());
   EXPECT_EQ(folder.files().size(), 1u) << "temporary files stay";
+  // What took the place of the refused one is used from then on.
+  const auto replaced = inode();
+  EXPECT_EQ(result(), expected);
+  EXPECT_EQ(inode(), replaced);
 }
 
 }  // namespace

@@ -312,10 +312,7 @@ TEST_F(OpenCl, LayersAreOneKernelAndComputeTheSame) {
   EXPECT_EQ(apart->layers_run(), 0);
 }
 
-TEST_F(OpenCl, StepsOfOneKernelConform) {
-  if (!found_[0].info.stand_in) {
-    GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";
-  }
+TEST_F(OpenClStandIn, StepsOfOneKernelConform) {
   const ScopedEnv join("HETERO_OPENCL_JOIN", "steps");  // also of operators that are submitted alone
   for (const char* only : {"linear Q4_1[37", "expert products Q4_0", "expert_sum", "route", "rms_norm",
                            "hd=64", "gated", "soft_cap", "rope_table", "embed F32"}) {
@@ -323,17 +320,10 @@ TEST_F(OpenCl, StepsOfOneKernelConform) {
   }
 }
 
-TEST_F(OpenCl, OperatorsOfATokenAreStepsOfFewKernels) {
-  if (!found_[0].info.stand_in) {
-    GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";
-  }
-  OpenOptions options;
-  options.threads = 1;
-  options.cpus = {available_cpus().back()};
-  options.cache_dir = dir_.string();
+TEST_F(OpenClStandIn, OperatorsOfATokenAreStepsOfFewKernels) {
   const auto open_with = [&](const char* join) {
     const ScopedEnv env("HETERO_OPENCL_JOIN", join);
-    return open(options);
+    return open_on_one_cpu();
   };
   const auto apart = open_with("none");
   const auto together = open_with("");
@@ -363,15 +353,8 @@ TEST_F(OpenCl, OperatorsOfATokenAreStepsOfFewKernels) {
 
 // Kernels that leave by themselves, that are told to, that are still polling; more steps than there is room
 // for; and kernels in the ordinary way between them, whose results steps read.
-TEST_F(OpenCl, StepsKeepTheOrderOfTheQueue) {
-  if (!found_[0].info.stand_in) {
-    GTEST_SKIP() << found_[0].info.name << " is no device of type CPU";
-  }
-  OpenOptions options;
-  options.threads = 1;
-  options.cpus = {available_cpus().back()};
-  options.cache_dir = dir_.string();
-  const auto processor = open(options);
+TEST_F(OpenClStandIn, StepsKeepTheOrderOfTheQueue) {
+  const auto processor = open_on_one_cpu();
   ASSERT_NE(processor, nullptr);
   constexpr int kLayers = 2;
   SmallLlama model(*processor, kLayers, RopePairs::kHalves);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <new>
 
 #include "opencl/opencl_kernels.h"
@@ -16,6 +17,16 @@ constexpr size_t kFewOps = 16;
 bool fits(const StepNeeds& has, const StepNeeds& needs) {
   return (!needs.weights || needs.weights == has.weights) &&
          (needs.head_dim == 0 || (needs.head_dim == has.head_dim && needs.cache == has.cache));
+}
+
+/// StepMemory as steps_cpu.cl has to know it.
+std::string memory_define() {
+  return fmt::format(
+      "-DSTEP_WORDS={} -DSTEP_HEAD={} -DSTEP_ROOM={} -DSTEP_TIMES={} -DSTATE_AT={} -DPOSITION_AT={} "
+      "-DFLAG_AT={} -DTIMES_AT={} -DSTEPS_AT={}",
+      StepWords::kWords, StepWords::kHead, StepMemory::kRoom, Timeline::kKeptIntervals,
+      offsetof(StepMemory, state), offsetof(StepMemory, position), offsetof(StepMemory, flag),
+      offsetof(StepMemory, ticks), offsetof(StepMemory, steps));
 }
 
 }  // namespace
@@ -48,12 +59,13 @@ Status StepRunner::prepare(OpenClContext& context, const Graph& graph, DType wei
     return {};
   }
   HETERO_TRY(OpenClProgram * program,
-             kernel_program(context, fmt::format("steps-{}", traits(weights).name),
-                            {opencl_kernels::elementwise, opencl_kernels::cache,
-                             opencl_kernels::attention_cpu, opencl_kernels::blocks,
-                             opencl_kernels::linear_cpu, opencl_kernels::experts, opencl_kernels::steps_cpu},
-                            fmt::format("-DSTEPS=1 {} {}", weight_define(context, weights, false),
-                                        attention_define(has.head_dim, has.cache))));
+             kernel_program(
+                 context, fmt::format("steps-{}", traits(weights).name),
+                 {opencl_kernels::elementwise, opencl_kernels::cache, opencl_kernels::attention_cpu,
+                  opencl_kernels::blocks, opencl_kernels::linear_cpu, opencl_kernels::experts,
+                  opencl_kernels::steps_cpu},
+                 fmt::format("-DSTEPS=1 {} {} {}", memory_define(), weight_define(context, weights, false),
+                             attention_define(has.head_dim, has.cache))));
   HETERO_TRY(cl_kernel kernel, program->kernel("run_steps"));
   HETERO_RETURN_IF_ERROR(leave(context.queue));
   programs_.push_back({has, kernel});

@@ -13,7 +13,7 @@
 
 namespace hetero {
 
-/// What host and kernel share.
+/// What host and kernel share. The kernel is told where things lie when it is built.
 struct StepMemory {
   static constexpr uint32_t kRoom = 512;  // steps
   static constexpr uint32_t kServes = 1;  // bit of `state`
@@ -38,6 +38,7 @@ class StepRunner {
 
   bool always() const { return always_; }
 
+  /// Makes the memory that it shares with its kernels; before anything else.
   Status prepare();
   /// Builds the kernel for products with such weights in a graph, if it is not built yet; it runs once.
   Status prepare(OpenClContext& context, const Graph& graph, DType weights);

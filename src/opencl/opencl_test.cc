@@ -227,14 +227,8 @@ TEST_F(OpenCl, WeightsOfTheDeviceGoWithTheirLastExecutable) {
   EXPECT_EQ(processor->device_bytes(), before);
 }
 
-TEST_F(OpenCl, StandInStaysOnItsCpus) {
-  if (!found_[0].info.stand_in) {
-    GTEST_SKIP() << found_[0].info.name << " is no stand-in";
-  }
-  OpenOptions options;
-  options.threads = 1;
-  options.cpus = {available_cpus().back()};
-  const auto processor = open(options);
+TEST_F(OpenClStandIn, StaysOnItsCpus) {
+  const auto processor = open_on_one_cpu();
   ASSERT_NE(processor, nullptr);
   const Product product(*processor);
   ASSERT_TRUE(product.submit(*processor, Product::kTokens).value().wait().ok());
@@ -246,7 +240,7 @@ TEST_F(OpenCl, StandInStaysOnItsCpus) {
       continue;
     }
     EXPECT_EQ(CPU_COUNT(&set), 1) << "thread " << thread;
-    EXPECT_TRUE(CPU_ISSET(static_cast<size_t>(options.cpus[0]), &set)) << "thread " << thread;
+    EXPECT_TRUE(CPU_ISSET(static_cast<size_t>(available_cpus().back()), &set)) << "thread " << thread;
   }
 }
 

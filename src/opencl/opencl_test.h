@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/threads.h"
 #include "opencl/opencl.h"
 #include "opencl/opencl_processor.h"
 #include "processor/conformance.h"
@@ -62,6 +63,24 @@ class OpenCl : public testing::Test {
 
   std::vector<FoundProcessor> found_;
   std::filesystem::path dir_;
+};
+
+/// Of devices of type CPU, confined to one of the host's CPUs.
+class OpenClStandIn : public OpenCl {
+ protected:
+  void SetUp() override {
+    OpenCl::SetUp();
+    if (!IsSkipped() && !found_[0].info.stand_in) {
+      GTEST_SKIP() << found_[0].info.name << " is no stand-in";
+    }
+  }
+  std::unique_ptr<OpenClProcessor> open_on_one_cpu() {
+    OpenOptions options;
+    options.threads = 1;
+    options.cpus = {available_cpus().back()};
+    options.cache_dir = dir_.string();
+    return open(options);
+  }
 };
 
 /// y [4,n] = x [4,k] W^T with W all ones, and everything that it takes.

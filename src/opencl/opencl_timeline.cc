@@ -24,43 +24,40 @@ void CL_CALLBACK finish_waiter(cl_event, cl_int, void* data) {
 
 }  // namespace
 
-uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& what) {
-  const std::lock_guard lock(mutex_);
-  const uint64_t ticket = ++issued_;
-  Entry& slot = entry(ticket);
-  slot.ticket = ticket;
+OpenClTimeline::Entry& OpenClTimeline::next_entry(const std::string& what) {
+  Entry& slot = entry(++issued_);
+  slot.ticket = issued_;
+  slot.first = {};
+  slot.last = {};
   slot.what = what;
   slot.step = false;
+  return slot;
+}
+
+uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  Entry& slot = next_entry(what);
   if (step_ticks_ != nullptr) {
-    unflagged_ = ticket;
+    unflagged_ = slot.ticket;
   }
   if (mark_queue_ == nullptr) {
     slot.first = std::move(first);
     slot.last = std::move(last);
-    return ticket;
-  }
-  slot.first = {};
-  slot.last = {};
-  if (!batch_first_) {
+  } else if (!batch_first_) {
     batch_first_ = std::move(last);
   }
-  return ticket;
+  return slot.ticket;
 }
 
 uint64_t OpenClTimeline::add_step(const std::string& what) {
   const std::lock_guard lock(mutex_);
-  const uint64_t ticket = ++issued_;
-  Entry& slot = entry(ticket);
-  slot.ticket = ticket;
-  slot.what = what;
-  slot.first = {};
-  slot.last = {};
+  Entry& slot = next_entry(what);
   slot.step = true;
-  flagged_ = ticket;
-  return ticket;
+  flagged_ = slot.ticket;
+  return slot.ticket;
 }
 
-void OpenClTimeline::watch_steps(const uint32_t* flag, const StepTicks* ticks) {
+void OpenClTimeline::watch_steps(uint32_t* flag, const StepTicks* ticks) {
   const std::lock_guard lock(mutex_);
   flag_ = flag;
   step_ticks_ = ticks;
@@ -209,7 +206,7 @@ Status OpenClTimeline::wait(uint64_t ticket) {
   if (before_waiting_) {
     before_waiting_();
   }
-  if (is_step(ticket)) {
+  if (step_ticks_ != nullptr && is_flagged(ticket)) {
     return wait_for_step(ticket);
   }
   const ClEvent event = retained(ticket);
@@ -263,9 +260,9 @@ bool OpenClTimeline::reached(uint64_t ticket) {
   if (before_waiting_) {
     before_waiting_();
   }
-  if (ticket <= flagged_ && ticket > unflagged_) {
+  if (is_flagged(ticket)) {
     // Tickets of 64 bits, flags of 32: compared as distances.
-    const uint32_t flag = std::atomic_ref(*const_cast<uint32_t*>(flag_)).load(std::memory_order_acquire);
+    const uint32_t flag = std::atomic_ref(*flag_).load(std::memory_order_acquire);
     if (static_cast<int32_t>(flag - static_cast<uint32_t>(ticket)) >= 0) {
       uint64_t before = completed_;
       while (before < ticket && !completed_.compare_exchange_weak(before, ticket)) {

@@ -28,7 +28,7 @@ class OpenClTimeline : public Timeline {
   /// The ticket of a submission that a kernel does as a step (opencl_steps.h): that kernel says in memory, in
   /// `flag` and `ticks` (of kKeptIntervals tickets), when the work ran. `what` as above.
   uint64_t add_step(const std::string& what);
-  void watch_steps(const uint32_t* flag, const StepTicks* ticks);
+  void watch_steps(uint32_t* flag, const StepTicks* ticks);
   /// The kernel that does the steps from here on.
   void serves_steps(ClEvent kernel);
   const StepClock& step_clock() const { return step_clock_; }
@@ -86,9 +86,10 @@ class OpenClTimeline : public Timeline {
   ClEvent retained(uint64_t ticket);
   /// done().
   bool reached(uint64_t ticket);
-  bool is_step(uint64_t ticket) const {
-    return step_ticks_ != nullptr && ticket <= flagged_ && ticket > unflagged_;
-  }
+  /// Whether its end raises the flag.
+  bool is_flagged(uint64_t ticket) const { return ticket <= flagged_ && ticket > unflagged_; }
+  /// Issues a ticket, whose entry has no events yet.
+  Entry& next_entry(const std::string& what);
   Status wait_for_step(uint64_t ticket);
   /// Poisons the timeline if the kernel that does the steps has failed.
   void check_steps(uint64_t ticket);
@@ -120,7 +121,7 @@ class OpenClTimeline : public Timeline {
   std::atomic<uint64_t> flagged_ = 0;    // the last ticket whose end raises the flag
   std::atomic<uint32_t> asked_ = 0;      // calls of done() that found the flag down
   alignas(64) uint32_t own_flag_ = 0;    // the low bits of a ticket; written by the device
-  const uint32_t* flag_ = &own_flag_;
+  uint32_t* flag_ = &own_flag_;
   std::array<Entry, kKeptIntervals> ring_;
 };
 

@@ -149,10 +149,11 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
     flight.done = true;
     // What is still in that queue comes earlier or later by as much as this one did.
     const Nanos off = clock_.now() - flight.expected;
-    const int time = plan.steps[static_cast<size_t>(w)].time;
-    const Nanos end = flight.ran.timeline->interval(flight.ran.ticket).end;
-    if (end > flight.begins) {
-      times_.glimpsed(time, end - flight.begins);
+    if (const int time = plan.steps[static_cast<size_t>(w)].time; !times_.learnt(time)) {
+      const Nanos end = flight.ran.timeline->interval(flight.ran.ticket).end;
+      if (end > flight.begins) {
+        times_.glimpsed(time, end - flight.begins);
+      }
     }
     tail_[p] += off;
     for (size_t k = next_[p]; k-- > 0 && queue[k] != w;) {

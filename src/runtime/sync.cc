@@ -61,10 +61,13 @@ int StepTimes::find(const Key& key, Nanos predicted) {
 }
 
 void StepTimes::glimpsed(int step, Nanos time) {
+  if (learnt(step)) {
+    return;
+  }
   Entry& e = entries_[static_cast<size_t>(step)];
-  if (e.seen == 0 && e.mean == Nanos{}) {
+  if (e.mean == Nanos{}) {
     e.mean = time;
-  } else if (e.seen == 0) {
+  } else {
     e.spread = time > e.mean ? time - e.mean : e.mean - time;
     e.mean += (time - e.mean) / 2;
   }

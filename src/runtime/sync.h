@@ -42,8 +42,9 @@ class StepTimes {
   Nanos expected(int step) const { return entries_[static_cast<size_t>(step)].mean; }
   /// How far off expected() usually is.
   Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
-  /// Within a pass, `time` as in expected(): of a step that is only predicted, the other layers' take as
-  /// long.
+  /// Whether saw() was called of it: else it is at most predicted.
+  bool learnt(int step) const { return entries_[static_cast<size_t>(step)].seen > 0; }
+  /// Within a pass, `time` as in expected(): of a step that is not learnt, the other layers' take as long.
   void glimpsed(int step, Nanos time);
   /// `time` as in expected(); `ran`: of it, the processor's own work.
   void saw(int step, Nanos time, Nanos ran);

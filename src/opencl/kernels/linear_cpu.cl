@@ -141,21 +141,10 @@ inline float8 block_part(global const uchar* block, const float8* x, float8 star
 // half_at() of blocks.cl for the upper half of each word.
 inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
 
-// One row of x, VECTOR_ROWS rows of W for each work-item, four at a time. Scales and offsets of four rows of Q4_1 are
+// Rows of W first .. end - 1 times one row of x, four at a time. Scales and offsets of four rows of Q4_1 are
 // decoded at once; of scales alone both compilers make slower code so.
-TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
-                   global float* y, long y_offset, long y_stride,        //
-                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                   int n, int k, int tokens AT_GROUP) {
-  const int first = GROUP(0) * VECTOR_ROWS;
-  const int end = min(first + VECTOR_ROWS, n);
-  const int t = GROUP(1);
-  if (t >= tokens) {
-    return;
-  }
-  x += x_offset + t * x_stride;
-  y += y_offset + t * y_stride;
-  w += w_bytes;
+inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
+                        int has_bias, int first, int end, int k) {
   // The next four rows, or if they are long what is ahead in each.
   const long ahead = 4 * row_bytes(k) <= 12 * 1024 ? 4 * row_bytes(k) : 1024;
   for (int r = first; r < end; r += 4) {
@@ -212,21 +201,10 @@ inline void part_scales(global const uchar* block, float* scales, float* offsets
   vstore8(-half_at(block + 2) * convert_float8(convert_int8(as_uchar8(m))), 0, offsets);
 }
 
-// One row of x, VECTOR_ROWS rows of W for each work-item, one at a time: two parts of a block, which share bytes, with
+// Rows of W first .. end - 1 times one row of x, one at a time: two parts of a block, which share bytes, with
 // their scales and offsets behind the sums.
-TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
-                   global float* y, long y_offset, long y_stride,        //
-                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                   int n, int k, int tokens AT_GROUP) {
-  const int first = GROUP(0) * VECTOR_ROWS;
-  const int end = min(first + VECTOR_ROWS, n);
-  const int t = GROUP(1);
-  if (t >= tokens) {
-    return;
-  }
-  x += x_offset + t * x_stride;
-  y += y_offset + t * y_stride;
-  w += w_bytes;
+inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
+                        int has_bias, int first, int end, int k) {
   const long ahead = min(row_bytes(k), 1024L);
   for (int r = first; r < end; ++r) {
     global const uchar* block = w + r * row_bytes(k);
@@ -266,20 +244,9 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
 
 #else
 
-// One row of x: W is decoded in registers. VECTOR_ROWS rows of W for each work-item, two at a time.
-TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
-                   global float* y, long y_offset, long y_stride,        //
-                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
-                   int n, int k, int tokens AT_GROUP) {
-  const int first = GROUP(0) * VECTOR_ROWS;
-  const int end = min(first + VECTOR_ROWS, n);
-  const int t = GROUP(1);
-  if (t >= tokens) {
-    return;
-  }
-  x += x_offset + t * x_stride;
-  y += y_offset + t * y_stride;
-  w += w_bytes;
+// Rows of W first .. end - 1 times one row of x, two at a time, decoded in registers.
+inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
+                        int has_bias, int first, int end, int k) {
   for (int r = first; r < end; r += 2) {
     global const uchar* row0 = w + r * row_bytes(k);
     global const uchar* row1 = r + 1 < end ? row0 + row_bytes(k) : row0;
@@ -309,3 +276,20 @@ TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
 }
 
 #endif
+
+// One row of x (dimension 1) times VECTOR_ROWS rows of W (dimension 0).
+TASK linear_vector(global const float* x, long x_offset, long x_stride,  //
+                   global float* y, long y_offset, long y_stride,        //
+                   global const uchar* w, long w_bytes, global const float* bias, int has_bias,
+                   int n, int k, int tokens AT_GROUP) {
+  const int first = GROUP(0) * VECTOR_ROWS;
+  const int end = min(first + VECTOR_ROWS, n);
+  const int t = GROUP(1);
+  if (t >= tokens) {
+    return;
+  }
+  x += x_offset + t * x_stride;
+  y += y_offset + t * y_stride;
+  w += w_bytes;
+  vector_rows(x, y, w, bias, has_bias, first, end, k);
+}

@@ -5,6 +5,9 @@
 // A step is STEP_WORDS words: its code, the work-groups along both dimensions, its ticket (0: more of the same
 // submission follows), and the arguments of the kernel that it stands for, one word each (opencl_steps.h). Addresses
 // are the host's, so the device must see memory as the host does.
+//
+// Defined by the host, of StepMemory in opencl_steps.h: STEP_WORDS, STEP_HEAD, STEP_ROOM, STEP_TIMES; where things lie, in
+// bytes: STATE_AT, POSITION_AT, FLAG_AT, TIMES_AT, STEPS_AT.
 
 // Of StepCode in kernel_call.h.
 #define STEP_EMBED 1
@@ -21,17 +24,7 @@
 #define STEP_LINEAR_TILE 12
 #define STEP_LEAVE 13
 
-// Of StepMemory in opencl_steps.h.
-#define STEP_WORDS 32
-#define STEP_HEAD 4
-#define STEP_ROOM 512
-#define STEP_TIMES 4096
-#define STATE 0      // words of 32 bits: how many steps are published, times 2, plus 1 while a kernel serves them
-#define POSITION 16  // how many are done
-#define FLAG 32      // the ticket that was done last
 #define COUNT_MASK 0x7fffffffu
-#define TIMES_BYTES 4096
-#define STEPS_BYTES (TIMES_BYTES + STEP_TIMES * 16)
 
 #define INT(i) (int)word[i]
 #define LONG(i) (long)word[i]
@@ -47,20 +40,22 @@ inline ulong ticks(void) { return __builtin_readcyclecounter(); }
 
 // `patience`: for how long to poll for another step, in ticks.
 kernel LANE_GROUP void run_steps(global uchar* memory, ulong patience) {
-  volatile global uint* control = (volatile global uint*)memory;
-  uint at = control[POSITION];
+  volatile global uint* state_word = (volatile global uint*)(memory + STATE_AT);
+  volatile global uint* position = (volatile global uint*)(memory + POSITION_AT);
+  volatile global uint* flag = (volatile global uint*)(memory + FLAG_AT);
+  uint at = *position;
   ulong begin = 0;  // of the submission whose steps are being done
   ulong since = ticks();
   for (int leave = 0; !leave;) {
-    const uint state = control[STATE];
+    const uint state = *state_word;
     if (state >> 1 == at) {
       // The host starts another kernel if it finds that none serves.
       leave = ticks() - since >= patience &&
-              atomic_cmpxchg(control + STATE, state, state & ~1u) == state;
+              atomic_cmpxchg(state_word, state, state & ~1u) == state;
       continue;
     }
     mem_fence(CLK_GLOBAL_MEM_FENCE);
-    global const ulong* step = (global const ulong*)(memory + STEPS_BYTES) + at % STEP_ROOM * STEP_WORDS;
+    global const ulong* step = (global const ulong*)(memory + STEPS_AT) + at % STEP_ROOM * STEP_WORDS;
     global const ulong* word = step + STEP_HEAD;
     const int groups0 = (int)step[1], groups1 = (int)step[2];
     begin = begin ? begin : ticks();
@@ -119,15 +114,15 @@ kernel LANE_GROUP void run_steps(global uchar* memory, ulong patience) {
     at = (at + 1) & COUNT_MASK;
     const ulong ticket = step[3];
     if (ticket) {
-      global ulong* times = (global ulong*)(memory + TIMES_BYTES) + ticket % STEP_TIMES * 2;
+      global ulong* times = (global ulong*)(memory + TIMES_AT) + ticket % STEP_TIMES * 2;
       times[0] = begin;
       times[1] = since;
       begin = 0;
     }
     mem_fence(CLK_GLOBAL_MEM_FENCE);
-    control[POSITION] = at;
+    *position = at;
     if (ticket) {
-      control[FLAG] = (uint)ticket;
+      *flag = (uint)ticket;
     }
   }
 }
