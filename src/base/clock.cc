@@ -14,8 +14,7 @@ class SystemClock : public Clock {
   Nanos now() override { return hetero::now(); }
 
   void sleep_until(Nanos time) override {
-    // Linux ends a sleep up to 50 us late, to save wake-ups, unless the thread asks for better.
-    [[maybe_unused]] thread_local const int exact = prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+    sharpen_timers();
     // steady_clock is CLOCK_MONOTONIC on Linux.
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time);
     const timespec until{static_cast<time_t>(seconds.count()), static_cast<long>((time - seconds).count())};
@@ -29,6 +28,10 @@ class SystemClock : public Clock {
 };
 
 }  // namespace
+
+void sharpen_timers() {
+  [[maybe_unused]] thread_local const int sharp = prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+}
 
 Clock& system_clock() {
   static SystemClock clock;

@@ -29,6 +29,10 @@ class Clock {
 /// The machine's clock: now(), clock_nanosleep.
 Clock& system_clock();
 
+/// Linux ends what a thread waits for with a limit of time up to 50 us late, to save wake-ups, unless the
+/// thread asks for better, which this does. system_clock() does so itself.
+void sharpen_timers();
+
 /// CPU time that the calling thread has used.
 Nanos thread_cpu_time();
 

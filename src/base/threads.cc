@@ -79,6 +79,19 @@ ScopedAffinity::~ScopedAffinity() {
   set_affinity(previous_);
 }
 
+void WorkBell::wait() {
+  for (;;) {
+    const uint32_t heard = rung_.load();
+    for (const Nanos deadline = now() + kPolls; now() < deadline; system_clock().relax()) {
+      if (posted_.load() != taken_) {
+        ++taken_;
+        return;
+      }
+    }
+    rung_.wait(heard);
+  }
+}
+
 ThreadPool::ThreadPool(int threads, std::vector<int> cpus) {
   assert(threads >= 1);
   for (int worker = 1; worker < threads; ++worker) {

@@ -31,16 +31,31 @@ class ScopedAffinity {
   std::vector<int> previous_;
 };
 
-/// Polls until done(), for as long as the gap between two operators that follow each other usually is at
-/// most. For a thread that serves a processor: it may share its core with the control thread, which must have
-/// that meanwhile.
-template <class Done>
-void yield_until(const Done& done) {
-  const Nanos deadline = now() + std::chrono::microseconds(50);
-  while (!done() && now() < deadline) {
-    system_clock().relax();
+/// Wakes the one thread that serves a processor's queue.
+class WorkBell {
+ public:
+  /// For so long that thread polls before it sleeps: the gap between two operators that follow each other is
+  /// usually shorter. It gives its core away meanwhile, which the control thread may need.
+  static constexpr Nanos kPolls = std::chrono::microseconds(50);
+
+  /// There is one more piece of work. Any thread.
+  void post() {
+    posted_.fetch_add(1);
+    rouse();
   }
-}
+  /// There will be, in a moment: the thread should be awake. Any thread.
+  void rouse() {
+    rung_.fetch_add(1);
+    rung_.notify_one();
+  }
+  /// Blocks until work was posted that this has not returned for yet. Only that thread.
+  void wait();
+
+ private:
+  std::atomic<uint32_t> posted_ = 0;
+  std::atomic<uint32_t> rung_ = 0;
+  uint32_t taken_ = 0;  // only the thread that waits
+};
 
 /// A fixed set of threads for one data-parallel loop at a time. The calling thread is worker 0.
 /// Workers spin for some microseconds for the next loop and then sleep. run() must not be called

@@ -8,13 +8,32 @@
 namespace hetero {
 namespace {
 
-TEST(YieldUntil, EndsWhenItIsDoneOrHasTakenTooLong) {
-  int asked = 0;
-  yield_until([&] { return ++asked == 1; });
-  EXPECT_EQ(asked, 1);
-  const Nanos begin = now();
-  yield_until([] { return false; });
-  EXPECT_GE(now() - begin, Nanos(std::chrono::microseconds(50)));
+TEST(WorkBell, ReturnsOnceForEachPostAndForNothingElse) {
+  WorkBell bell;
+  std::atomic<int> served = 0;
+  constexpr int kPieces = 2000;
+  std::thread server([&] {
+    for (int i = 0; i < kPieces; ++i) {
+      bell.wait();
+      ++served;
+    }
+  });
+  const auto pause = [](int polls) { std::this_thread::sleep_for(polls * WorkBell::kPolls); };
+  pause(4);  // by now it sleeps, or will have to be woken by the first of these
+  for (int i = 0; i < 20; ++i) {
+    bell.rouse();
+    pause(1);
+  }
+  EXPECT_EQ(served, 0);
+  for (int i = 0; i < kPieces; ++i) {
+    bell.post();
+    if (i % 100 == 0) {
+      pause(i % 300 == 0 ? 1 : 3);  // about when it goes to sleep
+    }
+    EXPECT_LE(served, i + 1);
+  }
+  server.join();
+  EXPECT_EQ(served, kPieces);
 }
 
 TEST(ThreadPool, EachIndexIsVisitedOnceOverManyLoops) {

@@ -34,11 +34,7 @@ class CpuProcessor : public Processor {
     owner_ = std::thread([this] { own(); });
   }
   ~CpuProcessor() override {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
+    bell_.post();
     owner_.join();
   }
 
@@ -99,11 +95,12 @@ class CpuProcessor : public Processor {
       ticket = timeline_.next_ticket();
       work.scratch = scratch_;
       queue_.push_back(std::move(work));
-      queued_.store(ticket);
     }
-    wake_.notify_one();
+    bell_.post();
     return Fence{&timeline_, ticket};
   }
+
+  void rouse() override { bell_.rouse(); }
 
  private:
   /// Weights to pack, between two pieces of work of the queue: packing needs the pool's threads.
@@ -121,7 +118,7 @@ class CpuProcessor : public Processor {
     packing.segments = &segments;
     std::unique_lock lock(mutex_);
     packings_.push_back(&packing);
-    wake_.notify_one();
+    bell_.post();
     packed_some_.wait(lock, [&] { return packing.done; });
     return packing.status;
   }
@@ -156,14 +153,11 @@ class CpuProcessor : public Processor {
   void own() {
     // Pinned like the pool's workers, so that worker 0 does not land on a neighbour's CPU.
     const ScopedAffinity affinity(cpus_.empty() ? cpus_ : std::vector<int>{cpus_[0]});
-    uint64_t taken = 0;
     for (;;) {
-      // The control thread submits operators one by one: the next is usually microseconds away.
-      yield_until([&] { return queued_.load() != taken; });
+      bell_.wait();
       Work work;
       {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stop_ || head_ < queue_.size() || !packings_.empty(); });
         if (!packings_.empty()) {
           Packing& packing = *packings_.front();
           packings_.pop_front();
@@ -187,7 +181,6 @@ class CpuProcessor : public Processor {
           head_ = 0;
         }
       }
-      ++taken;
       const Nanos begin = now();
       Status status = timeline_.status();
       if (status.ok()) {
@@ -209,13 +202,11 @@ class CpuProcessor : public Processor {
 
   std::mutex mutex_;
   std::shared_ptr<PageMemory> scratch_;  // the largest any executable needs
-  std::condition_variable wake_;
   std::condition_variable packed_some_;
   std::vector<Work> queue_;  // from head_ on; emptied when all was taken, so that it stops growing soon
   size_t head_ = 0;
   std::deque<Packing*> packings_;
-  bool stop_ = false;
-  std::atomic<uint64_t> queued_ = 0;
+  WorkBell bell_;      // one post for each piece of work, each packing, and the end
   std::thread owner_;  // last: starts when everything else is there
 };
 

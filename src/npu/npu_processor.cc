@@ -29,11 +29,7 @@ NpuProcessor::NpuProcessor(ProcessorInfo info, double unit_roundoff, std::unique
 }
 
 NpuProcessor::~NpuProcessor() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
+  bell_.post();
   worker_.join();
 }
 
@@ -152,35 +148,26 @@ Result<Fence> NpuProcessor::submit(const Executable& executable, const Launch& l
 
 Fence NpuProcessor::enqueue(Job job) {
   uint64_t ticket = 0;
-  bool wake = false;
   {
     const std::lock_guard lock(mutex_);
     ticket = timeline_.next_ticket();
     queue_.push_back(std::move(job));
-    waiting_.fetch_add(1, std::memory_order_relaxed);
-    wake = asleep_;
   }
-  if (wake) {
-    wake_.notify_one();
-  }
+  bell_.post();
   return {&timeline_, ticket};
 }
 
 void NpuProcessor::work() {
   while (true) {
-    yield_until([&] { return waiting_.load(std::memory_order_relaxed) > 0; });
+    bell_.wait();
     Job job;
     {
-      std::unique_lock lock(mutex_);
-      asleep_ = true;
-      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-      asleep_ = false;
+      const std::lock_guard lock(mutex_);
       if (queue_.empty()) {
         return;
       }
       job = std::move(queue_.front());
       queue_.pop_front();
-      waiting_.fetch_sub(1, std::memory_order_relaxed);
     }
     const Nanos begin = now();
     Status status = std::move(job.refused);

@@ -1,8 +1,6 @@
 // A processor on top of any provider: queue, timeline, and graphs shared between lengths.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
@@ -11,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/threads.h"
 #include "npu/provider.h"
 #include "processor/host_timeline.h"
 #include "processor/processor.h"
@@ -34,6 +33,7 @@ class NpuProcessor : public Processor {
                                               int64_t tokens) override;
   bool is_cached(const Graph& graph, const OpSlice& slice, int64_t tokens) override;
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
+  void rouse() override { bell_.rouse(); }
   Timeline& timeline() override { return timeline_; }
   Bytes device_bytes() const override { return device_->bytes(); }
 
@@ -54,16 +54,14 @@ class NpuProcessor : public Processor {
   std::vector<int> cpus_;
   std::unique_ptr<NpuDevice> device_;
   std::mutex compile_mutex_;
-  // Under compile_mutex_. A graph lives as long as some executable uses it, and so do the weights that name it here.
+  // Under compile_mutex_. A graph lives as long as some executable uses it, and so do the weights that name
+  // it here.
   std::map<NpuLinear, std::weak_ptr<NpuGraph>> graphs_;
 
   HostTimeline timeline_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   std::deque<Job> queue_;
-  std::atomic<int> waiting_ = 0;  // jobs in the queue, for the worker to spin on
-  bool asleep_ = false;
-  bool stop_ = false;
+  WorkBell bell_;  // one post for each job, and the end
   std::thread worker_;
 };
 

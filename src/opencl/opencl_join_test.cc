@@ -363,11 +363,13 @@ TEST_F(OpenClStandIn, StepsKeepTheOrderOfTheQueue) {
   ASSERT_EQ(processor->steps_run(), ops);
   std::minstd_rand random(11);
   for (int i = 0; i < 150; ++i) {
-    const auto choice = (random() >> 8) % 4;
+    const auto choice = (random() >> 8) % 5;
     if (choice == 0) {
       ASSERT_TRUE(processor->finish().ok());  // from here on, ordinary kernels
     } else if (choice == 1) {
       std::this_thread::sleep_for(std::chrono::microseconds((random() >> 8) % 2000));
+    } else if (choice == 4) {
+      processor->rouse();
     } else {
       (void)processor->timeline().done(1);  // steps again
     }
@@ -390,6 +392,15 @@ TEST_F(OpenClStandIn, StepsKeepTheOrderOfTheQueue) {
   EXPECT_LE(ran.end, now());
   EXPECT_LE(processor->timeline().interval(last.ticket - 1).end, ran.begin);
   EXPECT_EQ(model.result(), expected);
+
+  // Once the kernel has left there is another one, unless the host waits by the driver's calls.
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const int64_t kernels = processor->enqueued();
+  processor->rouse();
+  EXPECT_EQ(processor->enqueued(), kernels + 1);
+  ASSERT_TRUE(processor->finish().ok());
+  processor->rouse();
+  EXPECT_EQ(processor->enqueued(), kernels + 1);
 }
 
 }  // namespace

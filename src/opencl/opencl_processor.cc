@@ -419,6 +419,16 @@ void OpenClProcessor::flush() {
   }
 }
 
+void OpenClProcessor::rouse() {
+  if (steps_ == nullptr || finished_) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  if (const Status status = steps_->rouse(queue_.get()); !status.ok()) {
+    (void)timeline_.poison(status);
+  }
+}
+
 Status OpenClProcessor::finish() {
   {
     const std::lock_guard lock(mutex_);

@@ -54,6 +54,7 @@ class OpenClProcessor : public Processor {
                                               int64_t tokens) override;
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
   void flush() override;
+  void rouse() override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
   Status finish() override;

@@ -130,9 +130,14 @@ Status StepRunner::serve(cl_command_queue queue) {
   return pending_ == 0 ? Status() : enqueue(queue, programs_[program_], patience_);
 }
 
+Status StepRunner::rouse(cl_command_queue queue) {
+  const bool polls = steps_run_ > 0 && patience_ > Nanos{};
+  return !polls || serves() ? Status() : enqueue(queue, programs_[program_], patience_);
+}
+
 Status StepRunner::leave(cl_command_queue queue) {
   HETERO_RETURN_IF_ERROR(serve(queue));
-  if ((std::atomic_ref<uint32_t>(shared_->state).load() & StepMemory::kServes) == 0) {
+  if (!serves()) {
     return {};
   }
   StepWords leave;

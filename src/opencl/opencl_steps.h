@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -51,6 +52,8 @@ class StepRunner {
              uint64_t ticket);
   /// Whether there are steps that no kernel serves.
   bool pending() const { return pending_ > 0; }
+  /// Sees to it that a kernel polls for steps, where one has done so before.
+  Status rouse(cl_command_queue queue);
   /// Enqueues a kernel that does.
   Status serve(cl_command_queue queue);
   /// The kernel leaves behind what was published: what is enqueued from here on follows it.
@@ -70,6 +73,9 @@ class StepRunner {
 
   const Program* find(const StepNeeds& needs) const;
   Status publish(cl_command_queue queue, const StepWords& step);
+  bool serves() const {
+    return (std::atomic_ref<uint32_t>(shared_->state).load() & StepMemory::kServes) != 0;
+  }
   Status enqueue(cl_command_queue queue, const Program& program, Nanos patience);
 
   const OpenClApi& api_;

@@ -21,6 +21,12 @@ class FailingTimeline : public Timeline {
   }
   Status wait(uint64_t ticket) override { return ticket > last_good_ ? error_ : real_.wait(ticket); }
   bool done(uint64_t ticket) override { return ticket > last_good_ || real_.done(ticket); }
+  bool wakes() const override { return real_.wakes(); }
+  void wait_until(uint64_t ticket, Nanos time) override {
+    if (ticket <= last_good_) {
+      real_.wait_until(ticket, time);
+    }
+  }
   Interval interval(uint64_t ticket) override {
     return ticket > last_good_ ? Interval() : real_.interval(ticket);
   }
@@ -63,6 +69,7 @@ class FailingProcessor : public Processor {
     return ours(real_->submit(executable, launch));
   }
   void flush() override { real_->flush(); }
+  void rouse() override { real_->rouse(); }
   Result<Fence> upload(Buffer& buffer, const Region& region) override {
     return ours(real_->upload(buffer, region));
   }

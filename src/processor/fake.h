@@ -42,6 +42,7 @@ class FakeProcessor : public Processor {
   Result<Fence> download(Buffer& buffer, const Region& region) override;
   Status finish() override;
   Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
+  void rouse() override { ++roused_; }
   Timeline& timeline() override { return timeline_; }
 
   /// FakeScript::delay, from now on.
@@ -54,6 +55,7 @@ class FakeProcessor : public Processor {
   int transfers() const { return transfers_; }
   int finishes() const { return finishes_; }
   int remaps() const { return remaps_; }
+  int roused() const { return roused_; }
   /// The most submissions that were waiting or running at once.
   uint64_t most_in_flight() const { return most_in_flight_; }
 
@@ -71,6 +73,7 @@ class FakeProcessor : public Processor {
   int transfers_ = 0;
   int finishes_ = 0;
   int remaps_ = 0;
+  int roused_ = 0;
   uint64_t most_in_flight_ = 0;
   uint64_t done_ = 0;  // submissions that are known to be done
 

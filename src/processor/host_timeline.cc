@@ -63,6 +63,18 @@ Status HostTimeline::wait(uint64_t ticket) {
   return completed_.load() >= ticket ? Status() : error_;
 }
 
+void HostTimeline::wait_until(uint64_t ticket, Nanos time) {
+  sharpen_timers();
+  const std::chrono::steady_clock::time_point until{time};
+  std::unique_lock lock(mutex_);
+  while (completed_.load() < ticket && error_.ok()) {
+    awaited_ = std::min(awaited_, ticket);
+    if (finished_.wait_until(lock, until) == std::cv_status::timeout) {
+      return;
+    }
+  }
+}
+
 bool HostTimeline::done(uint64_t ticket) {
   return completed_.load() >= ticket || poisoned_.load();
 }

@@ -25,6 +25,8 @@ class HostTimeline : public Timeline {
 
   Status wait(uint64_t ticket) override;
   bool done(uint64_t ticket) override;
+  bool wakes() const override { return true; }
+  void wait_until(uint64_t ticket, Nanos time) override;
   Interval interval(uint64_t ticket) override;
 
  private:

@@ -128,6 +128,10 @@ class Timeline {
   virtual Status wait(uint64_t ticket) = 0;
   /// True once wait() would return at once. Never blocks.
   virtual bool done(uint64_t ticket) = 0;
+  /// Whether whoever finishes the work wakes threads that wait for it, at no cost meanwhile. Only then
+  /// wait_until() may be called: it blocks until the ticket is done, or until `time` (of now()).
+  virtual bool wakes() const { return false; }
+  virtual void wait_until(uint64_t /*ticket*/, Nanos /*time*/) {}
   /// When the ticket's work ran. Only for tickets that are done, and only the last
   /// kKeptIntervals of them; otherwise zeros.
   virtual Interval interval(uint64_t ticket) = 0;
@@ -141,6 +145,7 @@ struct Fence {
 
   Status wait() const { return timeline == nullptr ? Status() : timeline->wait(ticket); }
   bool done() const { return timeline == nullptr || timeline->done(ticket); }
+  bool wakes() const { return timeline != nullptr && timeline->wakes(); }
 };
 
 /// Rows of bytes inside a buffer.
@@ -180,6 +185,10 @@ class Processor {
 
   /// Starts everything submitted, where the driver would otherwise collect it.
   virtual void flush() {}
+
+  /// Something is about to be submitted: whatever serves the queue should be awake. Cheap, since it is called
+  /// again and again for as long as that is so.
+  virtual void rouse() {}
 
   /// Only without traits().coherent: appends a copy of the region from or to the host memory
   /// behind the buffer. The host side must stay untouched until the fence is done.

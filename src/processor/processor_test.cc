@@ -75,5 +75,27 @@ TEST(Fake, AFailurePoisonsTheTimelineForEveryLaterWaiter) {
   EXPECT_EQ(timeline.interval(first).end, Nanos(2));
 }
 
+TEST(HostTimeline, WaitUntilEndsWithTheWorkOrAtTheTime) {
+  HostTimeline timeline;
+  EXPECT_TRUE(timeline.wakes());
+  const uint64_t first = timeline.next_ticket();
+  const uint64_t second = timeline.next_ticket();
+  const Nanos soon = now() + std::chrono::milliseconds(2);
+  timeline.wait_until(first, soon);
+  EXPECT_GE(now(), soon);
+  EXPECT_FALSE(timeline.done(first));
+  const Nanos late = now() + std::chrono::hours(1);
+  std::thread worker([&] {
+    timeline.finish({});
+    timeline.finish({}, device_lost("gone"));
+  });
+  timeline.wait_until(first, late);
+  EXPECT_TRUE(timeline.done(first));
+  timeline.wait_until(second, late);
+  EXPECT_EQ(timeline.wait(second).message(), "gone");
+  worker.join();
+  EXPECT_LT(now(), late);
+}
+
 }  // namespace
 }  // namespace hetero

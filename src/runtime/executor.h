@@ -131,9 +131,10 @@ class Executor {
     Fence ran;
     Fence visible;  // to other processors: behind its downloads
     Nanos submitted{};
-    Nanos begins{};    // when it is expected to be the first in its queue
     Nanos expected{};  // to be visible
+    Nanos looked{};    // when it was seen not to be visible yet
     bool done = false;
+    bool alone = false;  // nothing else was in the queue
   };
 
   Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity);
@@ -154,6 +155,7 @@ class Executor {
   Status submit(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
   Status enqueue(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
   Result<bool> is_ready(const LinkedPlan& plan, int step);
+  Fence waker(const LinkedPlan& plan, size_t processor);
   Status wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel);
   Status wait(int processor, const Fence& fence, Nanos expected);
   void flush();

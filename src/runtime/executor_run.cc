@@ -61,9 +61,9 @@ void Executor::flush() {
 Status Executor::wait(int processor, const Fence& fence, Nanos expected) {
   if (sync_ == Sync::kFast && !fence.done()) {
     flush();
-    waiter_.sleep_towards(expected);
+    waiter_.sleep_towards(expected, {}, fence);
     while (!fence.done()) {
-      waiter_.poll(expected);
+      waiter_.poll(expected, fence);
     }
   }
   return blame(processor, fence.wait());
@@ -116,9 +116,11 @@ Status Executor::enqueue(const LinkedPlan& plan, int index, int64_t position, in
   }
   flight.visible = last_[p];
   flight.submitted = clock_.now();
-  flight.begins = std::max(flight.submitted, tail_[p]);
-  flight.expected = flight.begins + times_.expected(step.time);
+  flight.looked = flight.submitted;
+  flight.expected = std::max(flight.submitted, tail_[p]) + times_.expected(step.time);
   flight.done = false;
+  // Otherwise its time would include what is left of others'.
+  flight.alone = next_[p] == 0 || flights(plan)[static_cast<size_t>(plan.queues[p][next_[p] - 1])].done;
   tail_[p] = flight.expected;
   unflushed_[p] = true;
   ++next_[p];
@@ -143,18 +145,18 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
       continue;
     }
     if (!flight.visible.done()) {
+      flight.looked = clock_.now();
       return false;
     }
     HETERO_RETURN_IF_ERROR(blame(static_cast<int>(p), flight.visible.wait()));
     flight.done = true;
-    // What is still in that queue comes earlier or later by as much as this one did.
-    const Nanos off = clock_.now() - flight.expected;
-    if (const int time = plan.steps[static_cast<size_t>(w)].time; !times_.learnt(time)) {
-      const Nanos end = flight.ran.timeline->interval(flight.ran.ticket).end;
-      if (end > flight.begins) {
-        times_.glimpsed(time, end - flight.begins);
-      }
+    // It ended since it was looked for last. What is still in that queue comes earlier or later by as much.
+    const Nanos seen = clock_.now();
+    if (flight.alone) {
+      times_.glimpsed(plan.steps[static_cast<size_t>(w)].time, flight.looked - flight.submitted,
+                      seen - flight.submitted);
     }
+    const Nanos off = std::clamp(flight.expected, flight.looked, seen) - flight.expected;
     tail_[p] += off;
     for (size_t k = next_[p]; k-- > 0 && queue[k] != w;) {
       flights(plan)[static_cast<size_t>(queue[k])].expected += off;
@@ -163,11 +165,23 @@ Result<bool> Executor::is_ready(const LinkedPlan& plan, int index) {
   return true;
 }
 
+/// Of what the next step of a queue waits for, something whose end wakes this thread, if there is.
+Fence Executor::waker(const LinkedPlan& plan, size_t processor) {
+  for (const int w : plan.steps[static_cast<size_t>(plan.queues[processor][next_[processor]])].waits) {
+    const Fence& fence = flights(plan)[static_cast<size_t>(w)].visible;
+    if (fence.wakes() && !fence.done()) {
+      return fence;
+    }
+  }
+  return {};
+}
+
 Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel) {
   flush();
   // A queue goes on when the last of what its next step waits for is done.
   Nanos expected = Nanos::max();
   Nanos spread{};
+  size_t next = processors_.size();  // whose queue it is
   for (size_t p = 0; p < processors_.size(); ++p) {
     if (next_[p] == plan.queues[p].size()) {
       continue;
@@ -187,9 +201,14 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
     if (submitted && ready < expected) {
       expected = ready;
       spread = of_last;
+      next = p;
     }
   }
-  waiter_.sleep_towards(expected, spread);
+  const bool known = next < processors_.size();
+  waiter_.sleep_towards(expected, spread, known ? waker(plan, next) : Fence());
+  if (known) {
+    processors_[next]->rouse();
+  }
   for (;;) {
     for (size_t p = 0; p < processors_.size(); ++p) {
       if (next_[p] < plan.queues[p].size()) {
@@ -202,7 +221,9 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
       return {};
     }
-    waiter_.poll(expected);
+    if (waiter_.poll(expected, known ? waker(plan, next) : Fence()) && known) {
+      processors_[next]->rouse();
+    }
   }
 }
 

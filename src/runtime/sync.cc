@@ -7,6 +7,8 @@ namespace {
 
 // What is seen moves a mean by this part.
 constexpr int kWeight = 8;
+// What is seen within a pass, by this part.
+constexpr int kGlimpse = 4;
 // Outliers count as at most this many times the mean.
 constexpr int kClip = 2;
 // So often must a step have been seen to be known well.
@@ -20,8 +22,10 @@ constexpr int kEarly = 8;
 constexpr Nanos kWorthLooking = std::chrono::microseconds(100);
 // A turn of polling gives the core to others (Clock::relax). Where all cores have work, the scheduler may let
 // those have it for several milliseconds, while a sleep ends in time: then sleeps are turns, for a while, in
-// waits so long that what sleeps end too late is little beside them.
+// waits so long that what sleeps end too late is little beside them. Sleeps that short take a quarter of the
+// core from whom it is shared with, so that they are longer where something wakes the thread.
 constexpr Nanos kLongWait = std::chrono::milliseconds(1);
+constexpr Nanos kLongToBeWoken = std::chrono::microseconds(250);
 constexpr Nanos kCrowded = std::chrono::microseconds(200);
 constexpr Nanos kStaysCrowded = std::chrono::seconds(1);
 // How long to poll beyond the predicted end before turns become sleeps.
@@ -60,16 +64,16 @@ int StepTimes::find(const Key& key, Nanos predicted) {
   return it->second;
 }
 
-void StepTimes::glimpsed(int step, Nanos time) {
-  if (learnt(step)) {
-    return;
-  }
+void StepTimes::glimpsed(int step, Nanos at_least, Nanos at_most) {
   Entry& e = entries_[static_cast<size_t>(step)];
+  const Nanos time = std::clamp(e.mean, at_least, at_most);
   if (e.mean == Nanos{}) {
-    e.mean = time;
-  } else {
+    e.mean = at_most;
+  } else if (e.seen == 0) {
     e.spread = time > e.mean ? time - e.mean : e.mean - time;
     e.mean += (time - e.mean) / 2;
+  } else {
+    e.mean += (std::min(time, kClip * e.mean) - e.mean) / kGlimpse;
   }
 }
 
@@ -139,45 +143,59 @@ std::vector<StepTimes::Line> StepTimes::lines() const {
   return lines;
 }
 
-void Waiter::sleep_until(Nanos time) {
+void Waiter::sleep_until(Nanos time, const Fence& waker) {
   const Nanos begin = clock_.now();
-  clock_.sleep_until(time);
+  if (waker.wakes()) {
+    waker.timeline->wait_until(waker.ticket, time);
+  } else {
+    clock_.sleep_until(time);
+  }
   const Nanos end = clock_.now();
   slept_ += end - begin;
+  if (end < time) {
+    return;  // woken
+  }
   const Nanos late = std::clamp(end - time, Nanos{}, Nanos{kLongestSlice});
   follow(late_more_, late > late_ ? late - late_ : late_ - late);
   follow(late_, late);
 }
 
-void Waiter::sleep_towards(Nanos expected, Nanos spread) {
+void Waiter::relax(Nanos now) {
+  clock_.relax();
+  if (const Nanos after = clock_.now(); after - now > kCrowded) {
+    crowded_until_ = after + kStaysCrowded;
+  }
+}
+
+void Waiter::sleep_towards(Nanos expected, Nanos spread, const Fence& waker) {
   early_ = 2 * spread;
   const Nanos until = expected - early_ - late_ - 2 * late_more_;
   began_ = clock_.now();
   const Nanos left = until - began_;
   if (left >= kShortestSleep) {
-    sleep_until(left / kEarly >= kWorthLooking ? until - left / kEarly : until);
+    sleep_until(left / kEarly >= kWorthLooking && !waker.wakes() ? until - left / kEarly : until, waker);
   }
 }
 
-void Waiter::poll(Nanos expected) {
+bool Waiter::poll(Nanos expected, const Fence& waker) {
   const Nanos now = clock_.now();
   if (const Nanos left = expected - early_ - late_ - 2 * late_more_ - now; left >= kWorthLooking / 2) {
-    sleep_until(now + std::max(left / 4, kWorthLooking / 2));
-    return;
+    sleep_until(now + (waker.wakes() ? left : std::max(left / 4, kWorthLooking / 2)), waker);
+    return false;
   }
   if (now - expected < kPatience) {
-    if (now < crowded_until_ && expected - began_ >= kLongWait) {
-      sleep_until(now + kShortestSleep);
-      return;
+    if (now < crowded_until_ && expected - began_ >= (waker.wakes() ? kLongToBeWoken : kLongWait)) {
+      sleep_until(waker.wakes() ? expected + kPatience : now + kShortestSleep, waker);
+      return false;
     }
-    clock_.relax();
-    if (const Nanos after = clock_.now(); after - now > kCrowded) {
-      crowded_until_ = after + kStaysCrowded;
-    }
-    return;
+    relax(now);
+    return true;
   }
   // In proportion to the delay, so that a wait for something unknown ends a few percent late.
-  sleep_until(now + std::clamp((now - expected) / kWeight, kShortestSleep, kLongestSlice));
+  sleep_until(now + (waker.wakes() ? kLongestSlice
+                                   : std::clamp((now - expected) / kWeight, kShortestSleep, kLongestSlice)),
+              waker);
+  return false;
 }
 
 }  // namespace hetero

@@ -19,7 +19,7 @@
 #include <tuple>
 #include <vector>
 
-#include "base/clock.h"
+#include "processor/processor.h"
 
 namespace hetero {
 
@@ -42,10 +42,9 @@ class StepTimes {
   Nanos expected(int step) const { return entries_[static_cast<size_t>(step)].mean; }
   /// How far off expected() usually is.
   Nanos spread(int step) const { return entries_[static_cast<size_t>(step)].spread; }
-  /// Whether saw() was called of it: else it is at most predicted.
-  bool learnt(int step) const { return entries_[static_cast<size_t>(step)].seen > 0; }
-  /// Within a pass, `time` as in expected(): of a step that is not learnt, the other layers' take as long.
-  void glimpsed(int step, Nanos time);
+  /// Within a pass: one step took so long, as in expected(), at least and at most. The other layers' will as
+  /// well, since processors get slower and faster with whatever else goes on.
+  void glimpsed(int step, Nanos at_least, Nanos at_most);
   /// `time` as in expected(); `ran`: of it, the processor's own work.
   void saw(int step, Nanos time, Nanos ran);
   /// The same of several steps about which the driver tells only together: each gets the part that
@@ -90,17 +89,20 @@ class Waiter {
   explicit Waiter(Clock& clock) : clock_(clock) {}
 
   /// Sleeps until a part of the time to `expected` is left, if that is far enough away, and so long before
-  /// that work which is done early by `spread`, twice, is seen at once.
-  void sleep_towards(Nanos expected, Nanos spread = {});
+  /// that work which is done early by `spread`, twice, is seen at once. `waker`: of what is waited for,
+  /// something whose timeline wakes(), if there is; the end of that ends any sleep.
+  void sleep_towards(Nanos expected, Nanos spread = {}, const Fence& waker = {});
   /// One turn of the polling that follows: short sleeps until the thread must be awake for `expected`, since
-  /// work may be done early. Once `expected` has passed for a while, turns are short sleeps again: a wrong
-  /// prediction must not cost a core.
-  void poll(Nanos expected);
+  /// work may be done early, or one long sleep with a `waker`. Once `expected` has passed for a while, turns
+  /// are short sleeps again: a wrong prediction must not cost a core. Whether the thread was awake for all of
+  /// it, since the end is near.
+  bool poll(Nanos expected, const Fence& waker = {});
 
   Nanos slept() const { return slept_; }
 
  private:
-  void sleep_until(Nanos time);
+  void relax(Nanos now);
+  void sleep_until(Nanos time, const Fence& waker);
 
   Clock& clock_;
   Nanos late_{};       // by how much sleeps end late here, usually

@@ -20,6 +20,8 @@ class ScriptedClock : public Clock {
     now_ += turn;
   }
 
+  void pass_until(Nanos time) { now_ = std::max(now_, time); }
+
   Nanos late{};
   Nanos turn = microseconds(1);
   int sleeps = 0;
@@ -27,6 +29,26 @@ class ScriptedClock : public Clock {
 
  private:
   Nanos now_ = std::chrono::seconds(1);
+};
+
+/// Work that ends at a time of that clock and wakes who waits for it.
+class ScriptedTimeline : public Timeline {
+ public:
+  ScriptedTimeline(ScriptedClock& clock, Nanos end) : clock_(clock), end_(end) {}
+  Status wait(uint64_t) override { return {}; }
+  bool done(uint64_t) override { return clock_.now() >= end_; }
+  Interval interval(uint64_t) override { return {}; }
+  bool wakes() const override { return true; }
+  void wait_until(uint64_t, Nanos time) override {
+    ++waits;
+    clock_.pass_until(std::min(time, end_));
+  }
+
+  int waits = 0;
+
+ private:
+  ScriptedClock& clock_;
+  Nanos end_;
 };
 
 TEST(Waiter, SleepsUntilWhatIsExpectedAndNotBeyond) {
@@ -53,21 +75,39 @@ TEST(Waiter, LearnsHowLateSleepsEnd) {
 }
 
 // A prediction that is twice too long must not hold up all layers of the first pass.
-TEST(StepTimes, FollowWhatIsGlimpsedUntilTheyHaveLearnt) {
+TEST(StepTimes, FollowWhatIsGlimpsedWithinAPass) {
   StepTimes times;
   const int predicted = times.find({0, "ffn_down", 64, 8}, microseconds(2000));
   const int unknown = times.find({0, "ffn_up", 64, 8}, Nanos{});
-  times.glimpsed(unknown, microseconds(700));
+  const auto glimpse = [&](int step, int us) { times.glimpsed(step, microseconds(us), microseconds(us)); };
+  glimpse(unknown, 700);
   EXPECT_EQ(times.expected(unknown), Nanos(microseconds(700)));
   for (int layer = 0; layer < 6; ++layer) {
-    times.glimpsed(predicted, microseconds(1000));
+    glimpse(predicted, 1000);
   }
   EXPECT_LT(times.expected(predicted), Nanos(microseconds(1020)));
   EXPECT_LT(times.spread(predicted), Nanos(microseconds(40)));
+  // Once it is learnt a single layer counts for less, and one that was held up for no more than that.
   times.saw(predicted, microseconds(1000), microseconds(900));
-  const Nanos learnt = times.expected(predicted);
-  times.glimpsed(predicted, microseconds(5000));
-  EXPECT_EQ(times.expected(predicted), learnt);
+  glimpse(predicted, 5000);
+  EXPECT_EQ(times.expected(predicted), Nanos(microseconds(1250)));
+  for (int layer = 0; layer < 12; ++layer) {
+    glimpse(predicted, 800);
+  }
+  EXPECT_LT(times.expected(predicted), Nanos(microseconds(820)));
+  EXPECT_EQ(times.ran(predicted), Nanos(microseconds(900)));
+}
+
+// An end that is seen late says nothing about when it was.
+TEST(StepTimes, DoNotTakeTheTimeOfLookingForTheEnd) {
+  StepTimes times;
+  const int step = times.find({0, "ffn_down", 64, 8}, microseconds(1000));
+  times.glimpsed(step, microseconds(300), microseconds(9000));
+  EXPECT_EQ(times.expected(step), Nanos(microseconds(1000)));
+  times.glimpsed(step, microseconds(1100), microseconds(9000));
+  EXPECT_EQ(times.expected(step), Nanos(microseconds(1050)));
+  times.glimpsed(step, Nanos{}, microseconds(650));
+  EXPECT_EQ(times.expected(step), Nanos(microseconds(850)));
 }
 
 // What usually ends up to 60 us off, early or late, is looked for from 120 us before on.
@@ -99,6 +139,44 @@ TEST(Waiter, LooksNowAndThenWhetherLongWorkIsDoneEarly) {
   }
   EXPECT_LE(clock.sleeps, 16);
   EXPECT_LE(clock.turns, 120);
+}
+
+// A prediction that is too long costs nothing where the end of the work wakes the thread.
+TEST(Waiter, IsWokenByTheEndOfWhatItWaitsFor) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  const Nanos begin = clock.now();
+  const Nanos end = begin + microseconds(3000);
+  ScriptedTimeline timeline(clock, end);
+  waiter.sleep_towards(begin + microseconds(8000), {}, {&timeline, 1});
+  EXPECT_EQ(clock.now(), end);
+  EXPECT_EQ(timeline.waits, 1);
+  EXPECT_EQ(clock.sleeps, 0);
+  // That was no sleep that ended at the wrong time.
+  const Nanos next = clock.now() + microseconds(500);
+  waiter.sleep_towards(next);
+  EXPECT_EQ(clock.now(), next);
+}
+
+// Many short sleeps took a quarter of the core from the NPU that was on it.
+TEST(Waiter, LeavesTheCoreToTheWorkThatWillWakeIt) {
+  ScriptedClock clock;
+  clock.turn = std::chrono::milliseconds(4);
+  Waiter waiter(clock);
+  waiter.poll(clock.now());  // the core comes back late
+  EXPECT_EQ(clock.turns, 1);
+  const Nanos expected = clock.now() + microseconds(500);
+  const Nanos end = expected + microseconds(90);
+  ScriptedTimeline timeline(clock, end);
+  const Fence waker{&timeline, 1};
+  waiter.sleep_towards(expected, microseconds(150), waker);
+  while (!waker.done()) {
+    waiter.poll(expected, waker);
+  }
+  EXPECT_EQ(clock.now(), end);
+  EXPECT_EQ(timeline.waits, 2);
+  EXPECT_EQ(clock.turns, 1);
+  EXPECT_EQ(clock.sleeps, 0);
 }
 
 // On two cores with a stand-in on each, turns that yield the core came back up to 8 ms later.
