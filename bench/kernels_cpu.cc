@@ -72,8 +72,11 @@ void linear(benchmark::State& state, DType dtype, bool q8, int64_t m, int64_t k,
   Scene s;
   std::byte* weights = s.bytes(copies * weight_bytes);
   std::minstd_rand random(7);
-  for (Bytes i = 0; i < copies * weight_bytes; ++i) {
+  for (Bytes i = 0; i < weight_bytes; ++i) {
     weights[i] = static_cast<std::byte>(random() >> 12 & 0x3f);  // also small, finite half floats
+  }
+  for (int64_t c = 1; c < copies; ++c) {
+    std::memcpy(weights + c * weight_bytes, weights, static_cast<size_t>(weight_bytes));
   }
   s.graph.values = {{"x", Rows::kTokens, k, DType::kF32}, {"y", Rows::kTokens, n, DType::kF32}};
   s.graph.weights = {{"w", dtype, n, k, weights}};
@@ -173,12 +176,15 @@ void add_all(const cpu::Kernels& kernels, ThreadPool& pool, Machine machine) {
       {"smollm2.qkv", 576, 960},   {"smollm2.o", 576, 576},          {"smollm2.gate_up", 576, 3072},
       {"smollm2.down", 1536, 576}, {"smollm2.head", 576, 49152},     {"llama1b.qkv", 2048, 3072},
       {"llama1b.o", 2048, 2048},   {"llama1b.gate_up", 2048, 16384}, {"llama1b.down", 8192, 2048}};
-  const DType dtypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kF16, DType::kBF16, DType::kF32};
+  const DType dtypes[] = {DType::kQ4_0,  DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,
+                          DType::kQ8_0,  DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,
+                          DType::kQ5_K,  DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
+                          DType::kMXFP4, DType::kF16,  DType::kBF16,   DType::kF32};
   for (const Shape& shape : shapes) {
     for (const DType dtype : dtypes) {
       for (const bool q8 : {false, true}) {
-        if (q8 &&
-            (kernels.int8->panel_bytes(dtype, 256) == 0 || shape.k % 256 % traits(dtype).block_elements)) {
+        if (shape.k % traits(dtype).block_elements != 0 ||
+            (q8 && kernels.int8->panel_bytes(dtype, 256) == 0)) {
           continue;
         }
         for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 256, 512}) {

@@ -1,6 +1,8 @@
 // V, eight floats, for AVX2 with FMA and F16C (x86-64-v3), for the levels that build on it.
 
-struct V {
+#include "cpu/x86_numbers_inl.h"
+
+struct V : X86Numbers {
   static constexpr int kWidth = 8;
   using Reg = __m256;
 
@@ -83,13 +85,22 @@ struct V {
     q[2] = _mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4));
     q[3] = _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4));
   }
-  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles));
-    const __m128i low = _mm_and_si128(b, _mm_set1_epi8(15));
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(b, 4), _mm_set1_epi8(15));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_shuffle_epi8(table, low));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm_shuffle_epi8(table, high));
+  HETERO_KERNEL Numbers add_fifth_bits(Numbers a, const std::byte* bits) {
+    int word;
+    __builtin_memcpy(&word, bits, sizeof(word));
+    // Each of four bytes eight times, each time for another of its bits.
+    const __m256i eights = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i mine = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(word), eights);
+    const __m256i has = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, mine), mine);
+    return _mm256_or_si256(a, _mm256_and_si256(has, _mm256_set1_epi8(16)));
+  }
+  HETERO_KERNEL void to_floats(Numbers a, Reg* q) {
+    const __m128i half[2] = {_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)};
+    for (int j = 0; j < 2; ++j) {
+      q[2 * j] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half[j]));
+      q[2 * j + 1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(half[j], 8)));
+    }
   }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 4; ++j) {

@@ -1,6 +1,8 @@
 // V, sixteen floats, for AVX-512 (x86-64-v4: F, BW, CD, DQ, VL), for the levels that build on it.
 
-struct V {
+#include "cpu/x86_numbers_inl.h"
+
+struct V : X86Numbers {
   static constexpr int kWidth = 16;
   using Reg = __m512;
 
@@ -64,13 +66,14 @@ struct V {
     q[0] = _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));
     q[1] = _mm512_cvtepi32_ps(_mm512_srli_epi32(b, 4));
   }
-  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
-    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles));
-    const __m128i low = _mm_and_si128(b, _mm_set1_epi8(15));
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(b, 4), _mm_set1_epi8(15));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_shuffle_epi8(table, low));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm_shuffle_epi8(table, high));
+  HETERO_KERNEL Numbers add_fifth_bits(Numbers a, const std::byte* bits) {
+    uint32_t word;
+    __builtin_memcpy(&word, bits, sizeof(word));
+    return _mm256_or_si256(a, _mm256_maskz_set1_epi8(word, 16));
+  }
+  HETERO_KERNEL void to_floats(Numbers a, Reg* q) {
+    q[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(a)));
+    q[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(a, 1)));
   }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 2; ++j) {

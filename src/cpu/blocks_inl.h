@@ -15,18 +15,6 @@ HETERO_KERNEL void set_part(Unpacked& u, int part, float scale, float offset) {
   u.offset[part] = offset;
 }
 
-// 32 elements with one scale: low nibbles first.
-HETERO_KERNEL void unpack_nibbles(const uint8_t* b, int8_t* q) {
-  for (int i = 0; i < 16; ++i) {
-    q[i] = static_cast<int8_t>(b[i] & 15);
-    q[i + 16] = static_cast<int8_t>(b[i] >> 4);
-  }
-}
-HETERO_KERNEL void add_fifth_bits(const uint8_t* mask, int8_t* q) {
-  for (int i = 0; i < 32; ++i) {
-    q[i] = static_cast<int8_t>(q[i] | ((mask[i / 8] >> (i % 8)) & 1) << 4);
-  }
-}
 HETERO_KERNEL void set_parts_32(Unpacked& u, float scale, float offset) {
   set_part(u, 0, scale, offset);
   set_part(u, 1, scale, offset);
@@ -35,72 +23,80 @@ HETERO_KERNEL void set_parts_32(Unpacked& u, float scale, float offset) {
 constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 constexpr int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-struct Q4_0 {
-  static constexpr int kElements = 32;
-  static constexpr int kBytes = 18;
-  static constexpr float kShift = -8.0f;
+// Scales of formats that are read straight into registers.
+struct HalfScale {
   static constexpr bool kOffset = false;
   HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
   HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
-  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 2, q); }
-  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    const float d = V::f16(p);
-    unpack_nibbles(reinterpret_cast<const uint8_t*>(p) + 2, u.q);
-    set_parts_32(u, d, -8.0f * d);
-  }
 };
-struct Q4_1 {
-  static constexpr int kElements = 32;
-  static constexpr int kBytes = 20;
-  static constexpr float kShift = 0.0f;
+struct HalfScaleAndOffset {
   static constexpr bool kOffset = true;
   HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
   HETERO_KERNEL Reg offset(const std::byte* p) { return V::set_f16(p + 2); }
+};
+
+struct Q4_0 : HalfScale {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 18;
+  static constexpr float kShift = -8.0f;
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 2, q); }
+  HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
+    const float d = V::f16(p);
+    V::store_numbers(u.q, V::nibbles(p + 2));
+    set_parts_32(u, d, -8.0f * d);
+  }
+};
+struct Q4_1 : HalfScaleAndOffset {
+  static constexpr int kElements = 32;
+  static constexpr int kBytes = 20;
+  static constexpr float kShift = 0.0f;
   HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q4(p + 4, q); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    unpack_nibbles(reinterpret_cast<const uint8_t*>(p) + 4, u.q);
+    V::store_numbers(u.q, V::nibbles(p + 4));
     set_parts_32(u, V::f16(p), V::f16(p + 2));
   }
 };
-struct Q5_0 {
+struct Q5_0 : HalfScale {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 22;
+  static constexpr float kShift = -16.0f;
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::to_floats(numbers(p), q); }
+  HETERO_KERNEL V::Numbers numbers(const std::byte* p) { return V::add_fifth_bits(V::nibbles(p + 6), p + 2); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    const auto* b = reinterpret_cast<const uint8_t*>(p);
     const float d = V::f16(p);
-    unpack_nibbles(b + 6, u.q);
-    add_fifth_bits(b + 2, u.q);
+    V::store_numbers(u.q, numbers(p));
     set_parts_32(u, d, -16.0f * d);
   }
 };
-struct Q5_1 {
+struct Q5_1 : HalfScaleAndOffset {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 24;
+  static constexpr float kShift = 0.0f;
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::to_floats(numbers(p), q); }
+  HETERO_KERNEL V::Numbers numbers(const std::byte* p) { return V::add_fifth_bits(V::nibbles(p + 8), p + 4); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    const auto* b = reinterpret_cast<const uint8_t*>(p);
-    unpack_nibbles(b + 8, u.q);
-    add_fifth_bits(b + 4, u.q);
+    V::store_numbers(u.q, numbers(p));
     set_parts_32(u, V::f16(p), V::f16(p + 2));
   }
 };
-struct Q8_0 {
+struct Q8_0 : HalfScale {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 34;
   static constexpr float kShift = 0.0f;
-  static constexpr bool kOffset = false;
-  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set_f16(p); }
-  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
   HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::q8(p + 2, q); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
     __builtin_memcpy(u.q, p + 2, 32);
     set_parts_32(u, V::f16(p), 0.0f);
   }
 };
-struct IQ4_NL {
+struct IQ4_NL : HalfScale {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 18;
+  static constexpr float kShift = 0.0f;
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::to_floats(numbers(p), q); }
+  HETERO_KERNEL V::Numbers numbers(const std::byte* p) { return V::look_up(kIq4Values, V::nibbles(p + 2)); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    V::look_up(kIq4Values, reinterpret_cast<const uint8_t*>(p) + 2, u.q);
+    V::store_numbers(u.q, numbers(p));
     set_parts_32(u, V::f16(p), 0.0f);
   }
 };
@@ -112,8 +108,14 @@ HETERO_KERNEL float mxfp4_scale(const std::byte* p) {
 struct MXFP4 {
   static constexpr int kElements = 32;
   static constexpr int kBytes = 17;
+  static constexpr float kShift = 0.0f;
+  static constexpr bool kOffset = false;
+  HETERO_KERNEL Reg scale(const std::byte* p) { return V::set(mxfp4_scale(p)); }
+  HETERO_KERNEL Reg offset(const std::byte*) { return V::zero(); }
+  HETERO_KERNEL void read(const std::byte* p, Reg* q) { V::to_floats(numbers(p), q); }
+  HETERO_KERNEL V::Numbers numbers(const std::byte* p) { return V::look_up(kMxfp4Values, V::nibbles(p + 1)); }
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    V::look_up(kMxfp4Values, reinterpret_cast<const uint8_t*>(p) + 1, u.q);
+    V::store_numbers(u.q, numbers(p));
     set_parts_32(u, mxfp4_scale(p), 0.0f);
   }
 };
@@ -248,13 +250,12 @@ struct IQ4_XS {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 136;
   HETERO_KERNEL void unpack(const std::byte* p, Unpacked& u) {
-    const auto* b = reinterpret_cast<const uint8_t*>(p);
     const float d = V::f16(p);
     for (int part = 0; part < 8; ++part) {
       const float s = d * static_cast<float>(iq4_scale(p, part));
       set_part(u, 2 * part, s, 0.0f);
       set_part(u, 2 * part + 1, s, 0.0f);
-      V::look_up(kIq4Values, b + 8 + part * 16, u.q + part * 32);
+      V::store_numbers(u.q + part * 32, V::look_up(kIq4Values, V::nibbles(p + 8 + part * 16)));
     }
   }
 };

@@ -8,8 +8,9 @@
 // div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
 // sum_of_four, exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for
 // block formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements, and
-// look_up(values, bytes, q): of sixteen values those of the low nibbles of 16 bytes, then those of the high
-// ones.
+// Numbers, 32 integers of 8 bits: nibbles(bytes), the low ones of 16 bytes, then the high ones;
+// look_up(sixteen values, Numbers), add_fifth_bits(Numbers, 4 bytes), store_numbers(int8_t[32], Numbers) and
+// to_floats(Numbers, Reg[32 / kWidth]).
 
 #include "cpu/vector_inl.h"
 
@@ -164,23 +165,29 @@ HETERO_KERNEL void dot_blocks(const std::byte* w, int64_t row_bytes, int64_t k, 
 template <class B, int M>
 void dot_unpacked(const std::byte* w, int64_t k, const float* x, int64_t x_stride, const float* bias,
                   float* y, int64_t y_stride) {
-  Reg acc[M];
+  // Two sums of each, as an addition would wait for the one before; as many for every M, so that a row's
+  // result does not depend on its company.
+  Reg acc[M][2];
   for (int i = 0; i < M; ++i) {
-    acc[i] = V::zero();
+    acc[i][0] = V::zero();
+    acc[i][1] = V::zero();
   }
   Unpacked u;
   for (int64_t at = 0; at < k; at += B::kElements, w += B::kBytes) {
     V::prefetch(w + 1024);
     B::unpack(w, u);
-    for (int j = 0; j < B::kElements; j += kW) {
-      const Reg q = V::fma(V::load_i8(u.q + j), V::set(u.scale[j / 16]), V::set(u.offset[j / 16]));
-      for (int i = 0; i < M; ++i) {
-        acc[i] = V::fma(q, V::load(x + i * x_stride + at + j), acc[i]);
+    for (int pair = 0; pair < B::kElements; pair += 2 * kW) {
+      for (int c = 0; c < 2; ++c) {
+        const int j = pair + c * kW;
+        const Reg q = V::fma(V::load_i8(u.q + j), V::set(u.scale[j / 16]), V::set(u.offset[j / 16]));
+        for (int i = 0; i < M; ++i) {
+          acc[i][c] = V::fma(q, V::load(x + i * x_stride + at + j), acc[i][c]);
+        }
       }
     }
   }
   for (int i = 0; i < M; ++i) {
-    y[i * y_stride] = V::sum(acc[i]) + (bias == nullptr ? 0.0f : *bias);
+    y[i * y_stride] = V::sum(V::add(acc[i][0], acc[i][1])) + (bias == nullptr ? 0.0f : *bias);
   }
 }
 

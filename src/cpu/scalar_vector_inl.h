@@ -4,6 +4,10 @@ struct V {
   static constexpr int kWidth = 4;
   using Reg = float __attribute__((vector_size(16)));
   using Ints = int32_t __attribute__((vector_size(16)));
+  using Bytes = uint8_t __attribute__((vector_size(16)));
+  struct Numbers {
+    Bytes low, high;
+  };
 
   HETERO_KERNEL float f16(const std::byte* p) {
     uint16_t h;
@@ -140,21 +144,39 @@ struct V {
       q[4 + j] = __builtin_convertvector(b >> 4, Reg);
     }
   }
+  HETERO_KERNEL Numbers nibbles(const std::byte* p) {
+    Bytes b;
+    __builtin_memcpy(&b, p, sizeof(b));
+    return {b & 15, b >> 4};
+  }
 #if defined(__aarch64__)
-  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
-    const int8x16_t table = vld1q_s8(values);
-    const uint8x16_t b = vld1q_u8(nibbles);
-    vst1q_s8(q, vqtbl1q_s8(table, vandq_u8(b, vdupq_n_u8(15))));
-    vst1q_s8(q + 16, vqtbl1q_s8(table, vshrq_n_u8(b, 4)));
+  HETERO_KERNEL Numbers look_up(const int8_t* values, Numbers indices) {
+    const uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(values));
+    return {vqtbl1q_u8(table, indices.low), vqtbl1q_u8(table, indices.high)};
   }
 #else
-  HETERO_KERNEL void look_up(const int8_t* values, const uint8_t* nibbles, int8_t* q) {
+  HETERO_KERNEL Numbers look_up(const int8_t* values, Numbers indices) {
+    Numbers found;
     for (int i = 0; i < 16; ++i) {
-      q[i] = values[nibbles[i] & 15];
-      q[i + 16] = values[nibbles[i] >> 4];
+      found.low[i] = static_cast<uint8_t>(values[indices.low[i]]);
+      found.high[i] = static_cast<uint8_t>(values[indices.high[i]]);
     }
+    return found;
   }
 #endif
+  HETERO_KERNEL Numbers add_fifth_bits(Numbers a, const std::byte* bits) {
+    return {a.low | fifth_of(bits), a.high | fifth_of(bits + 2)};
+  }
+  HETERO_KERNEL void store_numbers(int8_t* p, Numbers a) {
+    __builtin_memcpy(p, &a, sizeof(a));
+  }
+  HETERO_KERNEL void to_floats(Numbers a, Reg* q) {
+    int8_t numbers[32];
+    store_numbers(numbers, a);
+    for (int j = 0; j < 8; ++j) {
+      q[j] = load_i8(numbers + 4 * j);
+    }
+  }
   HETERO_KERNEL void q8(const std::byte* p, Reg* q) {
     for (int j = 0; j < 8; ++j) {
       Ints b;
@@ -166,6 +188,17 @@ struct V {
   }
 
  private:
+  // 16 where a bit of two bytes is set.
+  HETERO_KERNEL Bytes fifth_of(const std::byte* bits) {
+    const Bytes mine = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint64_t eights[2];  // each byte eight times
+    for (int i = 0; i < 2; ++i) {
+      eights[i] = static_cast<uint64_t>(bits[i]) * 0x0101010101010101;
+    }
+    Bytes b;
+    __builtin_memcpy(&b, eights, sizeof(b));
+    return reinterpret_cast<Bytes>((b & mine) == mine) & 16;
+  }
   HETERO_KERNEL Reg as_floats(Ints bits) {
     Reg r;
     __builtin_memcpy(&r, &bits, sizeof(r));
