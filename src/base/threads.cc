@@ -82,12 +82,15 @@ ScopedAffinity::~ScopedAffinity() {
 void WorkBell::wait() {
   for (;;) {
     const uint32_t heard = rung_.load();
-    for (const Nanos deadline = now() + kPolls; now() < deadline; system_clock().relax()) {
+    const Nanos deadline = now() + polls_;
+    do {  // looks at least once, however late it comes to it: what was posted before `heard` does not ring
+          // again
       if (posted_.load() != taken_) {
         ++taken_;
         return;
       }
-    }
+      system_clock().relax();
+    } while (now() < deadline);
     rung_.wait(heard);
   }
 }

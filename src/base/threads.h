@@ -37,6 +37,7 @@ class WorkBell {
   /// For so long that thread polls before it sleeps: the gap between two operators that follow each other is
   /// usually shorter. It gives its core away meanwhile, which the control thread may need.
   static constexpr Nanos kPolls = std::chrono::microseconds(50);
+  explicit WorkBell(Nanos polls = kPolls) : polls_(polls) {}
 
   /// There is one more piece of work. Any thread.
   void post() {
@@ -52,6 +53,7 @@ class WorkBell {
   void wait();
 
  private:
+  const Nanos polls_;
   std::atomic<uint32_t> posted_ = 0;
   std::atomic<uint32_t> rung_ = 0;
   uint32_t taken_ = 0;  // only the thread that waits

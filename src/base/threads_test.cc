@@ -36,6 +36,18 @@ TEST(WorkBell, ReturnsOnceForEachPostAndForNothingElse) {
   EXPECT_EQ(served, kPieces);
 }
 
+// A thread that had lost its core for longer than it polls went to sleep on work that was there already.
+TEST(WorkBell, SeesWhatWasPostedBeforeItHadTimeToPoll) {
+  WorkBell bell(Nanos{});
+  bell.post();
+  bell.post();
+  bell.wait();
+  bell.wait();
+  std::thread later([&] { bell.post(); });
+  bell.wait();
+  later.join();
+}
+
 TEST(ThreadPool, EachIndexIsVisitedOnceOverManyLoops) {
   for (const int threads : {1, 2, 3, 5}) {
     ThreadPool pool(threads);
