@@ -423,7 +423,10 @@ void OpenClProcessor::rouse() {
   if (steps_ == nullptr || finished_) {
     return;
   }
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) {
+    return;  // something is being compiled, which may take seconds
+  }
   if (const Status status = steps_->rouse(queue_.get()); !status.ok()) {
     (void)timeline_.poison(status);
   }

@@ -297,8 +297,7 @@ Interval OpenClTimeline::interval(uint64_t ticket) {
   const std::lock_guard lock(mutex_);
   const Entry& slot = entry(ticket);
   if (slot.ticket == ticket && slot.step) {
-    const StepTicks& ran = step_ticks_[ticket % kKeptIntervals];
-    return {step_clock_.time(ran.begin), step_clock_.time(ran.end)};
+    return step_clock_.interval(step_ticks_[ticket % kKeptIntervals]);
   }
   if (slot.ticket != ticket || !slot.last) {
     return {};

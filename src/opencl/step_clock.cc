@@ -48,10 +48,14 @@ double StepClock::nanos_per_tick(const Pair& last) const {
                                                 static_cast<double>(last.ticks - first_.ticks);
 }
 
-Nanos StepClock::time(uint64_t ticks) const {
+Interval StepClock::interval(const StepTicks& ran) const {
   const Pair last = read();
-  const auto since = static_cast<int64_t>(last.ticks - ticks);
-  return last.time - Nanos(static_cast<int64_t>(static_cast<double>(since) * nanos_per_tick(last)));
+  const double rate = nanos_per_tick(last);
+  const auto time = [&](uint64_t ticks) {
+    const auto since = static_cast<int64_t>(last.ticks - ticks);
+    return last.time - Nanos(static_cast<int64_t>(static_cast<double>(since) * rate));
+  };
+  return {time(ran.begin), time(ran.end)};
 }
 
 uint64_t StepClock::ticks(Nanos time) const {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "base/clock.h"
+#include "processor/processor.h"
 
 namespace hetero {
 
@@ -22,8 +22,9 @@ class StepClock {
   /// Whether this machine has such a counter.
   static bool exists();
 
-  /// now() at a moment in the last seconds.
-  Nanos time(uint64_t ticks) const;
+  /// Moments in the last seconds, by now(). Each call reads both clocks anew, some 100 ns apart: so far,
+  /// intervals of two calls may be off beside each other.
+  Interval interval(const StepTicks& ran) const;
   /// That many ticks take so long; roughly right after construction.
   uint64_t ticks(Nanos time) const;
 
