@@ -83,8 +83,9 @@ void WorkBell::wait() {
   for (;;) {
     const uint32_t heard = rung_.load();
     const Nanos deadline = now() + polls_;
-    do {  // looks at least once, however late it comes to it: what was posted before `heard` does not ring
-          // again
+    // At least once, however late this thread comes to it: what was posted before `heard` does not ring
+    // again.
+    do {
       if (posted_.load() != taken_) {
         ++taken_;
         return;

@@ -7,6 +7,9 @@
 namespace hetero {
 namespace {
 
+constexpr uint64_t kFew = 1000000;    // ticks: too few to tell the rate
+constexpr uint64_t kLong = 25000000;  // some 10 ms
+
 uint64_t counter() {
 #if defined(__x86_64__)
   return __rdtsc();
@@ -42,18 +45,21 @@ StepClock::Pair StepClock::read() {
 }
 
 double StepClock::nanos_per_tick(const Pair& last) const {
-  constexpr uint64_t kFew = 1000000;
   return last.ticks - first_.ticks < kFew ? 0.4
                                           : static_cast<double>((last.time - first_.time).count()) /
                                                 static_cast<double>(last.ticks - first_.ticks);
 }
 
-Interval StepClock::interval(const StepTicks& ran) const {
-  const Pair last = read();
-  const double rate = nanos_per_tick(last);
+Interval StepClock::interval(const StepTicks& ran) {
+  // While it is young beside the time in which the rate was found, a reading's error does not grow.
+  const uint64_t known = last_.ticks - first_.ticks;
+  if (const uint64_t age = counter() - last_.ticks; known < kFew || age > known / 4 || age > kLong) {
+    last_ = read();
+  }
+  const double rate = nanos_per_tick(last_);
   const auto time = [&](uint64_t ticks) {
-    const auto since = static_cast<int64_t>(last.ticks - ticks);
-    return last.time - Nanos(static_cast<int64_t>(static_cast<double>(since) * rate));
+    const auto since = static_cast<int64_t>(last_.ticks - ticks);
+    return last_.time - Nanos(static_cast<int64_t>(static_cast<double>(since) * rate));
   };
   return {time(ran.begin), time(ran.end)};
 }

@@ -14,17 +14,17 @@ struct StepTicks {
   uint64_t end = 0;
 };
 
-/// From the counter to now(). Any thread.
+/// From the counter to now(). Any thread, but interval() from one at a time.
 class StepClock {
  public:
-  StepClock() : first_(read()) {}
+  StepClock() : first_(read()), last_(first_) {}
 
   /// Whether this machine has such a counter.
   static bool exists();
 
-  /// Moments in the last seconds, by now(). Each call reads both clocks anew, some 100 ns apart: so far,
-  /// intervals of two calls may be off beside each other.
-  Interval interval(const StepTicks& ran) const;
+  /// Moments in the last seconds, by now(). The two clocks are read together, some 100 ns apart, once in some
+  /// 10 ms at most: by one reading all moments keep their order.
+  Interval interval(const StepTicks& ran);
   /// That many ticks take so long; roughly right after construction.
   uint64_t ticks(Nanos time) const;
 
@@ -37,6 +37,7 @@ class StepClock {
   double nanos_per_tick(const Pair& last) const;
 
   Pair first_;
+  Pair last_;
 };
 
 }  // namespace hetero

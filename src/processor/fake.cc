@@ -104,20 +104,16 @@ FakeProcessor::FakeProcessor(std::string id, std::string kind, FakeScript script
 }
 
 FakeProcessor::~FakeProcessor() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
+  bell_.post();
   thread_.join();
 }
 
 void FakeProcessor::work() {
   for (;;) {
+    bell_.wait();
     std::function<Status()> job;
     {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      const std::lock_guard lock(mutex_);
       if (queue_.empty()) {
         return;
       }
@@ -144,7 +140,7 @@ Result<Fence> FakeProcessor::enqueue(std::function<Status()> job) {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(job));
   }
-  wake_.notify_all();
+  bell_.post();
   return Fence{&timeline_, ticket};
 }
 

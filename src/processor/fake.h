@@ -3,12 +3,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <mutex>
 #include <thread>
 
+#include "base/threads.h"
 #include "graph/reference.h"
 #include "processor/host_timeline.h"
 #include "processor/processor.h"
@@ -78,9 +78,8 @@ class FakeProcessor : public Processor {
   uint64_t done_ = 0;  // submissions that are known to be done
 
   std::mutex mutex_;
-  std::condition_variable wake_;
   std::deque<std::function<Status()>> queue_;
-  bool stop_ = false;
+  WorkBell bell_;       // one post for each job, and the end
   std::thread thread_;  // last: it uses the members above
 };
 

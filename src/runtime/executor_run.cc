@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "base/threads.h"
 #include "runtime/executor.h"
@@ -204,11 +205,10 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
       next = p;
     }
   }
-  const bool known = next < processors_.size();
-  waiter_.sleep_towards(expected, spread, known ? waker(plan, next) : Fence());
-  if (known) {
-    processors_[next]->rouse();
-  }
+  // The plan's first step that is not submitted waits for submitted ones only.
+  assert(next < processors_.size());
+  waiter_.sleep_towards(expected, spread, waker(plan, next));
+  processors_[next]->rouse();
   for (;;) {
     for (size_t p = 0; p < processors_.size(); ++p) {
       if (next_[p] < plan.queues[p].size()) {
@@ -221,7 +221,7 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
     if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
       return {};
     }
-    if (waiter_.poll(expected, known ? waker(plan, next) : Fence()) && known) {
+    if (waiter_.poll(expected, waker(plan, next))) {
       processors_[next]->rouse();
     }
   }
