@@ -12,13 +12,18 @@ namespace {
 // Drivers pin or stage what they copy; a piece at a time keeps that small.
 constexpr Bytes kPiece = Bytes{64} << 20;
 
+// Drivers copy memory that they have not pinned through memory of their own: on an H100, 54 us in place of 11 for the
+// logits of one token. So much of a buffer is worth that, as what moves at every pass is small.
+constexpr Bytes kPinned = Bytes{16} << 20;
+
 constexpr Bytes kSwept = Bytes{128} << 20;  // more than the caches of today's GPUs
 
 }  // namespace
 
 OpenClBuffer::~OpenClBuffer() {
   if (mapping_ != nullptr) {
-    (void)api_.EnqueueUnmapMemObject(mapped_queue_, mem_.get(), mapping_, 0, nullptr, nullptr);
+    const cl_mem mapped = pinned_ ? pinned_.get() : mem_.get();
+    (void)api_.EnqueueUnmapMemObject(mapped_queue_, mapped, mapping_, 0, nullptr, nullptr);
     (void)api_.Finish(mapped_queue_);
   }
   if (device_bytes_ != nullptr) {
@@ -58,14 +63,7 @@ Result<std::unique_ptr<OpenClBuffer>> KernelMemory::import(std::byte* host, Byte
   }
   if (mode_ == MemoryMode::kHost) {
     HETERO_TRY(buffer->mem_, create(CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, size, host, "a buffer"));
-    cl_int error = CL_SUCCESS;
-    buffer->mapping_ = api_.EnqueueMapBuffer(queue_, buffer->mem(), CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0,
-                                             static_cast<size_t>(size), 0, nullptr, nullptr, &error);
-    buffer->mapped_queue_ = queue_;
-    if (error == CL_SUCCESS && buffer->mapping_ != host) {
-      error = CL_MAP_FAILURE;  // a mapping elsewhere would be a copy
-    }
-    HETERO_RETURN_IF_ERROR(cl_status(error, fmt::format("{}: clEnqueueMapBuffer", device_.info.name)));
+    HETERO_RETURN_IF_ERROR(map(*buffer, buffer->mem()));
     return buffer;
   }
   HETERO_TRY(buffer->mem_, create(CL_MEM_READ_WRITE, size, nullptr, "a buffer"));
@@ -73,7 +71,28 @@ Result<std::unique_ptr<OpenClBuffer>> KernelMemory::import(std::byte* host, Byte
   HETERO_RETURN_IF_ERROR(fill(buffer->mem(), 0, host, size, "a buffer"));
   buffer->device_bytes_ = &device_bytes_;
   device_bytes_ += size;
+  if (size <= kPinned) {
+    auto pinned = create(CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, size, host, "a buffer");
+    if (pinned.ok() && map(*buffer, pinned->get()).ok()) {
+      buffer->pinned_ = std::move(*pinned);
+    }
+  }
   return buffer;
+}
+
+Status KernelMemory::map(OpenClBuffer& buffer, cl_mem mem) {
+  cl_int error = CL_SUCCESS;
+  void* const mapping =
+      api_.EnqueueMapBuffer(queue_, mem, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0,
+                            static_cast<size_t>(buffer.size()), 0, nullptr, nullptr, &error);
+  if (error == CL_SUCCESS && mapping != buffer.host()) {
+    (void)api_.EnqueueUnmapMemObject(queue_, mem, mapping, 0, nullptr, nullptr);
+    error = CL_MAP_FAILURE;  // a mapping elsewhere would be a copy
+  }
+  HETERO_RETURN_IF_ERROR(cl_status(error, fmt::format("{}: clEnqueueMapBuffer", device_.info.name)));
+  buffer.mapping_ = mapping;
+  buffer.mapped_queue_ = queue_;
+  return {};
 }
 
 Status KernelMemory::reorder(cl_mem mem, Bytes offset, const Weight& weight, cl_kernel to_planes) {

@@ -43,7 +43,8 @@ class OpenClBuffer : public Buffer {
   Bytes size_;
   Bytes lead_ = 0;
   ClMem mem_;
-  cl_command_queue mapped_queue_ = nullptr;  // where it is mapped, to unmap it
+  ClMem pinned_;  // in mode kCopy, what makes the driver pin host(), so that copies need no staging
+  cl_command_queue mapped_queue_ = nullptr;  // where mem_, or else pinned_, is mapped, to unmap it
   void* mapping_ = nullptr;
   std::vector<float> constants_;   // what host_ points to, for constants in modes without copies of them
   Bytes* device_bytes_ = nullptr;  // counted there, for copies
@@ -88,6 +89,8 @@ class KernelMemory {
   Bytes device_bytes() const { return device_bytes_; }
 
  private:
+  /// Maps memory over the buffer's host memory for as long as the buffer lives.
+  Status map(OpenClBuffer& buffer, cl_mem mem);
   Result<ClMem> create(cl_mem_flags flags, Bytes size, void* host, const std::string& name);
   Status reorder(cl_mem mem, Bytes offset, const Weight& weight, cl_kernel to_planes);
   Status fill(cl_mem mem, Bytes offset, const void* from, Bytes size, const std::string& name);

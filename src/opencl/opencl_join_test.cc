@@ -393,6 +393,9 @@ TEST_F(OpenClStandIn, StepsKeepTheOrderOfTheQueue) {
   EXPECT_LE(processor->timeline().interval(last.ticket - 1).end, ran.begin);
   EXPECT_EQ(model.result(), expected);
 
+  if (available_cpus().size() == 1) {
+    return;  // then no kernel polls, since it would keep the host from working
+  }
   // Once the kernel has left there is another one, unless the host waits by the driver's calls.
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   const int64_t kernels = processor->enqueued();

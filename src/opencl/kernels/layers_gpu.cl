@@ -562,6 +562,10 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
     const int tiles = tiles_of(now), next_tiles = tiles_of(next);
     const int chunks = (now.k / 128 + WARPS * QUADS - 1) / (WARPS * QUADS);
     float factor = SUM_SCALE;
+    if (!normalizes && !final && lane < 2 * tiles) {  // which would wait behind the next step's weights
+      to_l2((step == 1 ? OF_LAYER(l, MIDDLE) : OF_LAYER(l + 1, NORM_OF)) +
+            (get_group_id(0) + lane / 2 * groups) * 16 + lane % 2 * 8);
+    }
     if (normalizes) {
       float4 sum = 0.0f;
       for (int i = 0; i < (width + 4 * LAYER_LANES - 1) / (4 * LAYER_LANES); ++i) {
