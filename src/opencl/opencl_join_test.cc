@@ -124,8 +124,8 @@ struct SmallLlama {
   std::vector<std::vector<std::byte>> blocks;
   std::vector<float> norm = std::vector<float>(kWidth);
   std::vector<std::unique_ptr<Executable>> executables;
-  std::vector<std::unique_ptr<Buffer>> buffers;
   PageMemory memory;
+  std::vector<std::unique_ptr<Buffer>> buffers;
   std::vector<Bytes> places;
   ValueId x = 0, last = 0;
   std::vector<ValueId> caches;
