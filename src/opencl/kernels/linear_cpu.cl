@@ -94,31 +94,53 @@ TASK linear_tile(global const float* x, long x_offset, long x_stride,  //
   }
 }
 
-#if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1)
-
-// Four vectors of a block's numbers, 0 .. 15, times x, but for the scale. What the numbers are too large by is the
-// same for all rows.
-inline float8 block_part(global const uchar* block, const float8* x, float8 start) {
-  const uint8 a = convert_uint8(vload8(0, block + (BLOCK_BYTES - 16)));
-  const uint8 b = convert_uint8(vload8(1, block + (BLOCK_BYTES - 16)));
 #if defined(WEIGHT_Q4_0)
-  float8 part = fma(convert_float8(as_int8(a & 15u)), x[0], start);
-#else
-  float8 part = convert_float8(as_int8(a & 15u)) * x[0];
+#define EXCESS 8.0f
+#elif defined(WEIGHT_Q5_0)
+#define EXCESS 16.0f
 #endif
-  part = fma(convert_float8(as_int8(b & 15u)), x[1], part);
-  part = fma(convert_float8(as_int8(a >> 4)), x[2], part);
-  return fma(convert_float8(as_int8(b >> 4)), x[3], part);
-}
 
-#elif defined(WEIGHT_Q8_0)
+#if BLOCK == 32 || defined(WEIGHT_IQ4_XS)
 
-inline float8 block_part(global const uchar* block, const float8* x, float8 start) {
-  global const char* numbers = (global const char*)block + 2;
-  float8 part = convert_float8(vload8(0, numbers)) * x[0];
-  part = fma(convert_float8(vload8(1, numbers)), x[1], part);
-  part = fma(convert_float8(vload8(2, numbers)), x[2], part);
-  return fma(convert_float8(vload8(3, numbers)), x[3], part);
+// Four vectors of a block's numbers times x, but for the scale, and for what they are too large by (EXCESS), which is
+// the same for all rows.
+inline float8 block_part(global const uchar* numbers, const float8* x, float8 start) {
+#if defined(WEIGHT_Q8_0)
+  float8 part = convert_float8(vload8(0, (global const char*)numbers)) * x[0];
+  part = fma(convert_float8(vload8(1, (global const char*)numbers)), x[1], part);
+  part = fma(convert_float8(vload8(2, (global const char*)numbers)), x[2], part);
+  return fma(convert_float8(vload8(3, (global const char*)numbers)), x[3], part);
+#elif defined(NUMBERS)
+  const uchar16 q = vload16(0, numbers);
+  const char16 low = look_up(q & (uchar16)(15)), high = look_up(q >> (uchar16)(4));
+  float8 part = convert_float8(low.lo) * x[0];
+  part = fma(convert_float8(low.hi), x[1], part);
+  part = fma(convert_float8(high.lo), x[2], part);
+  return fma(convert_float8(high.hi), x[3], part);
+#else
+  const uint8 a = convert_uint8(vload8(0, numbers));
+  const uint8 b = convert_uint8(vload8(1, numbers));
+#if defined(WEIGHT_Q5_0) || defined(WEIGHT_Q5_1)
+  // The fifth bits of all numbers are a word in front of them; shifts to where they count 16.
+  const uint bits = as_uint(vload2(-1, (global const ushort*)numbers));
+  const uint8 lanes = (uint8)(0, 1, 2, 3, 4, 5, 6, 7);
+#define FIFTH(word) | ((uint8)(word) >> lanes & 16u)
+#else
+#define FIFTH(word)
+#endif
+  const uint8 q0 = (a & 15u) FIFTH(bits << 4);
+  const uint8 q1 = (b & 15u) FIFTH(bits >> 4);
+  const uint8 q2 = (a >> 4) FIFTH(bits >> 12);
+  const uint8 q3 = (b >> 4) FIFTH(bits >> 20);
+#if defined(EXCESS)
+  float8 part = fma(convert_float8(as_int8(q0)), x[0], start);
+#else
+  float8 part = convert_float8(as_int8(q0)) * x[0];
+#endif
+  part = fma(convert_float8(as_int8(q1)), x[1], part);
+  part = fma(convert_float8(as_int8(q2)), x[2], part);
+  return fma(convert_float8(as_int8(q3)), x[3], part);
+#endif
 }
 
 #endif
@@ -134,15 +156,20 @@ inline float8 block_part(global const uchar* block, const float8* x, float8 star
 #define FETCH_AHEAD(p)
 #endif
 
-#if defined(WEIGHT_Q4_0) || defined(WEIGHT_Q4_1) || defined(WEIGHT_Q8_0)
+#if BLOCK == 32
 
+#if defined(WEIGHT_Q8_0)
+#define NUMBER_BYTES 32
+#else
+#define NUMBER_BYTES 16
+#endif
 #define HEAD_AT(block) as_int(vload2(0, (global const ushort*)(block)))
 
 // half_at() of blocks.cl for the upper half of each word.
 inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
 
-// Rows of W first .. end - 1 times one row of x, four at a time. Scales and offsets of four rows of Q4_1 are
-// decoded at once; of scales alone both compilers make slower code so.
+// Rows of W first .. end - 1 times one row of x, four at a time. Scales and offsets of four rows are decoded at
+// once; of scales alone both compilers make slower code so.
 inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
                         int has_bias, int first, int end, int k) {
   // The next four rows, or if they are long what is ahead in each.
@@ -157,9 +184,17 @@ inline void vector_rows(global const float* x, global float* y, global const uch
     for (long i = 0, at = 0; i < k; i += 32, at += BLOCK_BYTES) {
       const float8 xs[4] = {vload8(0, x + i), vload8(1, x + i), vload8(2, x + i), vload8(3, x + i)};
       const float8 x_sum = (xs[0] + xs[1]) + (xs[2] + xs[3]);
-      const float8 start = -8.0f * x_sum;  // of Q4_0 alone
-#if !defined(WEIGHT_Q4_1)
+#if defined(EXCESS)
+      const float8 start = -EXCESS * x_sum;
+#else
+      const float8 start = 0.0f;
+#endif
+#if AFFINE == 1
+#if defined(WEIGHT_MXFP4)
+#define SCALE(j) exponent_at(row##j + at)
+#else
 #define SCALE(j) half_at(row##j + at)
+#endif
 #define ADD_OFFSET(j)
 #else
       const int4 heads = (int4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
@@ -172,7 +207,8 @@ inline void vector_rows(global const float* x, global float* y, global const uch
   {                                                                                               \
     global const uchar* block = row##j + at;                                                      \
     FETCH_AHEAD(block + ahead);                                                                   \
-    s##j = fma((float8)(SCALE(j)), block_part(block, xs, start), s##j);  \
+    const float8 part = block_part(block + (BLOCK_BYTES - NUMBER_BYTES), xs, start);               \
+    s##j = fma((float8)(SCALE(j)), part, s##j);                                                   \
     ADD_OFFSET(j)                                                                                 \
   }
       ADD_BLOCK(0)
@@ -187,22 +223,115 @@ inline void vector_rows(global const float* x, global float* y, global const uch
   }
 }
 
-#elif defined(WEIGHT_Q4_K) || defined(WEIGHT_Q5_K)
+#elif BLOCK == 256
 
-// Scales and offsets of a block's eight parts, scale_min() of blocks.cl for all of them. They go through memory,
-// which elements are broadcast from faster than from a vector.
+#if defined(WEIGHT_Q4_K) || defined(WEIGHT_Q5_K) || defined(WEIGHT_IQ4_XS)
+#define PART_SIZE 32  // elements that share a scale
+#else
+#define PART_SIZE 16
+#endif
+#define PARTS (BLOCK / PART_SIZE)
+#define WORD_AT(p) as_uint(vload2(0, (global const ushort*)(p)))
+
+// Scales and with AFFINE == 2 offsets of all parts of a block. They go through memory, which elements are broadcast
+// from faster than from a vector.
 inline void part_scales(global const uchar* block, float* scales, float* offsets) {
-  const uint a = as_uint(vload2(0, (global const ushort*)(block + 4)));
-  const uint b = as_uint(vload2(0, (global const ushort*)(block + 8)));
-  const uint c = as_uint(vload2(0, (global const ushort*)(block + 12)));
+#if defined(WEIGHT_Q2_K)
+  const uchar16 s = vload16(0, block);
+  vstore16(half_at(block + 80) * convert_float16(s & (uchar16)(15)), 0, scales);
+  vstore16(-half_at(block + 82) * convert_float16(s >> (uchar16)(4)), 0, offsets);
+#elif defined(WEIGHT_Q3_K)  // scale6() of blocks.cl
+  const uint a = WORD_AT(block + 96), b = WORD_AT(block + 100), c = WORD_AT(block + 104);
+  const uint4 low = (uint4)(a, b, a >> 4, b >> 4) & 0x0f0f0f0fu;
+  const uint4 top = (uint4)(c, c >> 2, c >> 4, c >> 6) & 0x03030303u;
+  const char16 s = as_char16(low | top << 4) - (char16)(32);
+  vstore16(half_at(block + 108) * convert_float16(s), 0, scales);
+#elif defined(WEIGHT_Q6_K)
+  vstore16(half_at(block + 208) * convert_float16(vload16(0, (global const char*)block + 192)), 0, scales);
+#elif defined(WEIGHT_IQ4_XS)
+  const uint8 lanes = (uint8)(0, 1, 2, 3, 4, 5, 6, 7);
+  const uint8 low = (uint8)(WORD_AT(block + 4)) >> 4 * lanes & 15u;
+  const uint8 top = (uint8)(*(global const ushort*)(block + 2)) >> 2 * lanes & 3u;
+  vstore8(half_at(block) * convert_float8(as_int8(low | top << 4) - 32), 0, scales);
+#else  // scale_min() of blocks.cl
+  const uint a = WORD_AT(block + 4), b = WORD_AT(block + 8), c = WORD_AT(block + 12);
   const uint2 s = (uint2)(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4);
   const uint2 m = (uint2)(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4);
   vstore8(half_at(block) * convert_float8(convert_int8(as_uchar8(s))), 0, scales);
   vstore8(-half_at(block + 2) * convert_float8(convert_int8(as_uchar8(m))), 0, offsets);
+#endif
 }
 
-// Rows of W first .. end - 1 times one row of x, one at a time: two parts of a block, which share bytes, with
-// their scales and offsets behind the sums.
+// 64 numbers of a block times x: 32 bytes, or with IQ4_XS twice 16, with their scales and offsets behind the sums.
+#if defined(WEIGHT_IQ4_XS)
+
+inline float8 pair_part(global const uchar* block, int pair, global const float* x, const float* scales,
+                        const float* offsets, float8 sum) {
+#pragma unroll
+  for (int part = 2 * pair; part < 2 * pair + 2; ++part) {
+    global const float* from = x + part * 32;
+    const float8 xs[4] = {vload8(0, from), vload8(1, from), vload8(2, from), vload8(3, from)};
+    sum = fma((float8)(scales[part]), block_part(block + 8 + part * 16, xs, 0.0f), sum);
+  }
+  return sum;
+}
+
+#else
+
+inline float8 pair_part(global const uchar* block, int pair, global const float* x, const float* scales,
+                        const float* offsets, float8 sum) {
+  const int at = pair / (SPLIT / 32) * (2 * SPLIT) + pair % (SPLIT / 32) * 32;  // of the first number
+#if defined(WEIGHT_Q2_K)
+  global const uchar* q = block + 16 + pair / 2 * 32;
+#elif defined(WEIGHT_Q3_K)
+  global const uchar* q = block + 32 + pair / 2 * 32;
+#elif defined(WEIGHT_Q6_K)
+  global const uchar* q = block + pair * 32;
+#else
+  global const uchar* q = block + (BLOCK_BYTES - 128) + pair * 32;
+#endif
+#pragma unroll
+  for (int part = 0; part < 32 / PART_SIZE; ++part) {
+    float8 low = 0.0f, low_sum = 0.0f, high = 0.0f, high_sum = 0.0f;
+#pragma unroll
+    for (int c = part * (PART_SIZE / 8); c < (part + 1) * (PART_SIZE / 8); ++c) {
+      const float8 u = vload8(c, x + at), v = vload8(c, x + at + SPLIT);
+      const uint8 a = convert_uint8(vload8(c, q));
+#if defined(WEIGHT_Q2_K)
+      const uint8 both = a >> (uint8)(pair % 2 * 4);
+      const uint8 low_q = both & 3u, high_q = both >> 2 & 3u;
+#elif defined(WEIGHT_Q3_K)
+      const uint8 both = a >> (uint8)(pair % 2 * 4);
+      const uint8 less = ~convert_uint8(vload8(c, block)) >> (uint8)(2 * pair);  // 4 less if a bit is not set
+      const uint8 low_q = (both & 3u) - ((less & 1u) << 2), high_q = (both >> 2 & 3u) - ((less & 2u) << 1);
+#elif defined(WEIGHT_Q4_K)
+      const uint8 low_q = a & 15u, high_q = a >> 4;
+#elif defined(WEIGHT_Q5_K)
+      const uint8 h = convert_uint8(vload8(c, block + 16)) >> (uint8)(2 * pair);
+      const uint8 low_q = (a & 15u) | (h & 1u) << 4, high_q = a >> 4 | (h & 2u) << 3;
+#else
+      const uint8 h = convert_uint8(vload8(c, block + 128 + pair / 2 * 32)) >> (uint8)(pair % 2 * 2);
+      const uint8 low_q = ((a & 15u) | (h & 3u) << 4) - 32u, high_q = (a >> 4 | (h & 0x30u)) - 32u;
+#endif
+      low = fma(convert_float8(as_int8(low_q)), u, low);
+      high = fma(convert_float8(as_int8(high_q)), v, high);
+      low_sum += u;
+      high_sum += v;
+    }
+    const int i = at / PART_SIZE + part, j = i + SPLIT / PART_SIZE;
+#if AFFINE == 2
+    sum = fma((float8)(offsets[i]), low_sum, sum);
+    sum = fma((float8)(offsets[j]), high_sum, sum);
+#endif
+    sum = fma((float8)(scales[i]), low, sum);
+    sum = fma((float8)(scales[j]), high, sum);
+  }
+  return sum;
+}
+
+#endif
+
+// Rows of W first .. end - 1 times one row of x, one at a time.
 inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
                         int has_bias, int first, int end, int k) {
   const long ahead = min(row_bytes(k), 1024L);
@@ -210,32 +339,12 @@ inline void vector_rows(global const float* x, global float* y, global const uch
     global const uchar* block = w + r * row_bytes(k);
     float8 sum = 0.0f;
     for (long i = 0; i < k; i += BLOCK, block += BLOCK_BYTES) {
-      float scales[8], offsets[8];
+      float scales[PARTS], offsets[PARTS];
       part_scales(block, scales, offsets);
 #pragma unroll 1
       for (int pair = 0; pair < 4; ++pair) {
-        global const uchar* q = block + (BLOCK_BYTES - 128) + pair * 32;
-        global const float* low_x = x + i + pair * 64;
-        global const float* high_x = low_x + 32;
-        float8 low = 0.0f, low_sum = 0.0f, high = 0.0f, high_sum = 0.0f;
-        FETCH_AHEAD(q + ahead);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const float8 u = vload8(c, low_x), v = vload8(c, high_x);
-          const uint8 a = convert_uint8(vload8(c, q));
-#if defined(WEIGHT_Q4_K)
-          const uint8 low_q = a & 15u, high_q = a >> 4;
-#else
-          const uint8 h = convert_uint8(vload8(c, block + 16)) >> (uint8)(2 * pair);
-          const uint8 low_q = (a & 15u) | (h & 1u) << 4, high_q = a >> 4 | (h & 2u) << 3;
-#endif
-          low = fma(convert_float8(as_int8(low_q)), u, low);
-          high = fma(convert_float8(as_int8(high_q)), v, high);
-          low_sum += u;
-          high_sum += v;
-        }
-        sum = fma((float8)(scales[2 * pair]), low, fma((float8)(offsets[2 * pair]), low_sum, sum));
-        sum = fma((float8)(scales[2 * pair + 1]), high, fma((float8)(offsets[2 * pair + 1]), high_sum, sum));
+        FETCH_AHEAD(block + pair * (BLOCK_BYTES / 4) + ahead);
+        sum = pair_part(block, pair, x + i, scales, offsets, sum);
       }
     }
     y[r] = sum8(sum) + (has_bias ? bias[r] : 0.0f);
@@ -244,30 +353,24 @@ inline void vector_rows(global const float* x, global float* y, global const uch
 
 #else
 
-// Rows of W first .. end - 1 times one row of x, two at a time, decoded in registers.
+// Rows of W first .. end - 1 times one row of x, two at a time.
 inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
                         int has_bias, int first, int end, int k) {
   for (int r = first; r < end; r += 2) {
     global const uchar* row0 = w + r * row_bytes(k);
     global const uchar* row1 = r + 1 < end ? row0 + row_bytes(k) : row0;
     float8 a = 0.0f, b = 0.0f;
-    // Units that share a block's scales side by side, so that those are decoded once.
     uint unit = 0;
-    for (; (unit + UNITS) * UNIT <= (uint)k; unit += UNITS) {
-#pragma unroll
-      for (uint j = unit; j < unit + UNITS; ++j) {
-        const float8 low = vload8(0, x + first_element(j)), high = vload8(0, x + first_element(j) + SPLIT);
-        a = unit_dot(unit_at(row0, j, k), low, high, a);
-        b = unit_dot(unit_at(row1, j, k), low, high, b);
-      }
+    for (; (unit + 1) * UNIT <= (uint)k; ++unit) {
+      const float8 low = vload8(0, x + unit * UNIT), high = vload8(0, x + unit * UNIT + RUN);
+      a = unit_dot(unit_at(row0, unit, k), low, high, a);
+      b = unit_dot(unit_at(row1, unit, k), low, high, b);
     }
-#if BLOCK == 1
     if (unit * UNIT < (uint)k) {
       const float8 low = row_floats(x, unit * UNIT, k), high = row_floats(x, unit * UNIT + RUN, k);
       a = unit_dot(unit_at(row0, unit, k), low, high, a);
       b = unit_dot(unit_at(row1, unit, k), low, high, b);
     }
-#endif
     y[r] = sum8(a) + (has_bias ? bias[r] : 0.0f);
     if (r + 1 < end) {
       y[r + 1] = sum8(b) + (has_bias ? bias[r + 1] : 0.0f);
