@@ -13,8 +13,9 @@
 // second ones, so that the four units of 16 bytes have each block's scale once, and neighbours read
 // neighbouring elements of x. For Q4_0 and Q4_1, in rows of a multiple of 256 elements.
 //
-// A further type needs BLOCK (elements), BLOCK_BYTES, SPLIT, AFFINE and a case in unit_at(). Blocks
-// are only aligned to 2 bytes, those of MXFP4 not at all.
+// A further type needs BLOCK (elements), BLOCK_BYTES, SPLIT, AFFINE, a case in unit_at(), and one in
+// block_part() or pair_part() of linear_cpu.cl. Blocks are only aligned to 2 bytes, those of MXFP4
+// not at all.
 
 #if CPU_SHAPE
 #define RUN 8

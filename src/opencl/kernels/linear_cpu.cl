@@ -168,8 +168,8 @@ inline float8 block_part(global const uchar* numbers, const float8* x, float8 st
 // half_at() of blocks.cl for the upper half of each word.
 inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
 
-// Rows of W first .. end - 1 times one row of x, four at a time. Scales and offsets of four rows are decoded at
-// once; of scales alone both compilers make slower code so.
+// Rows of W first .. end - 1 times one row of x, four at a time. Where there are offsets, those and the scales of
+// four rows are decoded at once; of scales alone both compilers make slower code so.
 inline void vector_rows(global const float* x, global float* y, global const uchar* w, global const float* bias,
                         int has_bias, int first, int end, int k) {
   // The next four rows, or if they are long what is ahead in each.
@@ -203,13 +203,13 @@ inline void vector_rows(global const float* x, global float* y, global const uch
 #define SCALE(j) scales.s##j
 #define ADD_OFFSET(j) s##j = fma((float8)(offsets.s##j), x_sum, s##j);
 #endif
-#define ADD_BLOCK(j)                                                                              \
-  {                                                                                               \
-    global const uchar* block = row##j + at;                                                      \
-    FETCH_AHEAD(block + ahead);                                                                   \
-    const float8 part = block_part(block + (BLOCK_BYTES - NUMBER_BYTES), xs, start);               \
-    s##j = fma((float8)(SCALE(j)), part, s##j);                                                   \
-    ADD_OFFSET(j)                                                                                 \
+#define ADD_BLOCK(j)                                                                \
+  {                                                                                 \
+    global const uchar* block = row##j + at;                                        \
+    FETCH_AHEAD(block + ahead);                                                     \
+    const float8 part = block_part(block + (BLOCK_BYTES - NUMBER_BYTES), xs, start); \
+    s##j = fma((float8)(SCALE(j)), part, s##j);                                     \
+    ADD_OFFSET(j)                                                                   \
   }
       ADD_BLOCK(0)
       ADD_BLOCK(1)
