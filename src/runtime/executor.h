@@ -156,6 +156,7 @@ class Executor {
   Status enqueue(const LinkedPlan& plan, int step, int64_t position, int64_t first_row);
   Result<bool> is_ready(const LinkedPlan& plan, int step);
   Fence waker(const LinkedPlan& plan, size_t processor);
+  bool is_alone(const LinkedPlan& plan, const Fence& fence);
   Status wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel);
   Status wait(int processor, const Fence& fence, Nanos expected);
   void flush();

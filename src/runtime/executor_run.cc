@@ -177,6 +177,19 @@ Fence Executor::waker(const LinkedPlan& plan, size_t processor) {
   return {};
 }
 
+/// Whether nothing else is known to be at work.
+bool Executor::is_alone(const LinkedPlan& plan, const Fence& fence) {
+  for (size_t p = 0; p < processors_.size(); ++p) {
+    if (next_[p] > 0) {
+      const Flight& last = flights(plan)[static_cast<size_t>(plan.queues[p][next_[p] - 1])];
+      if (!last.done && last.visible.timeline != fence.timeline) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel) {
   flush();
   // A queue goes on when the last of what its next step waits for is done.
@@ -207,8 +220,14 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
   }
   // The plan's first step that is not submitted waits for submitted ones only.
   assert(next < processors_.size());
-  waiter_.sleep_towards(expected, spread, waker(plan, next));
-  processors_[next]->rouse();
+  const Fence thread = waker(plan, next);
+  if (thread.wakes() && !control_cpus_.empty() && is_alone(plan, thread)) {
+    waiter_.give_way(expected);
+  }
+  if (!thread.wakes() || !thread.done()) {
+    waiter_.sleep_towards(expected, spread, thread);
+    processors_[next]->rouse();
+  }
   for (;;) {
     for (size_t p = 0; p < processors_.size(); ++p) {
       if (next_[p] < plan.queues[p].size()) {

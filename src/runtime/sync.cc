@@ -28,6 +28,9 @@ constexpr Nanos kLongWait = std::chrono::milliseconds(1);
 constexpr Nanos kLongToBeWoken = std::chrono::microseconds(250);
 constexpr Nanos kCrowded = std::chrono::microseconds(200);
 constexpr Nanos kStaysCrowded = std::chrono::seconds(1);
+// A turn that gives the core to another thread which polls as well takes some microseconds, so one in so many
+// does.
+constexpr int kTurns = 16;
 // How long to poll beyond the predicted end before turns become sleeps.
 constexpr Nanos kPatience = std::chrono::microseconds(100);
 
@@ -160,14 +163,22 @@ void Waiter::sleep_until(Nanos time, const Fence& waker) {
   follow(late_, late);
 }
 
-void Waiter::relax(Nanos now) {
+void Waiter::relax(Nanos limit) {
   clock_.relax();
-  if (const Nanos after = clock_.now(); after - now > kCrowded) {
+  if (const Nanos after = clock_.now(); after > limit) {
     crowded_until_ = after + kStaysCrowded;
   }
 }
 
+void Waiter::give_way(Nanos expected) {
+  const Nanos now = clock_.now();
+  if (const Nanos left = expected - now; now >= crowded_until_ && left < kLongToBeWoken) {
+    relax(now + std::max(Nanos{}, left) + kLongWait);
+  }
+}
+
 void Waiter::sleep_towards(Nanos expected, Nanos spread, const Fence& waker) {
+  turns_ = 0;
   early_ = 2 * spread;
   const Nanos until = expected - early_ - late_ - 2 * late_more_;
   began_ = clock_.now();
@@ -188,7 +199,9 @@ bool Waiter::poll(Nanos expected, const Fence& waker) {
       sleep_until(waker.wakes() ? expected + kPatience : now + kShortestSleep, waker);
       return false;
     }
-    relax(now);
+    if (turns_++ % kTurns == 0) {
+      relax(now + kCrowded);
+    }
     return true;
   }
   // In proportion to the delay, so that a wait for something unknown ends a few percent late.

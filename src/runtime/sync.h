@@ -88,6 +88,9 @@ class Waiter {
  public:
   explicit Waiter(Clock& clock) : clock_(clock) {}
 
+  /// Before the wait for a thread that shares this one's core, where nothing else is at work: lets it begin
+  /// at once, if its end is expected soon. A sleep takes some microseconds until that core is free.
+  void give_way(Nanos expected);
   /// Sleeps until a part of the time to `expected` is left, if that is far enough away, and so long before
   /// that work which is done early by `spread`, twice, is seen at once. `waker`: of what is waited for,
   /// something whose timeline wakes(), if there is; the end of that ends any sleep.
@@ -101,13 +104,14 @@ class Waiter {
   Nanos slept() const { return slept_; }
 
  private:
-  void relax(Nanos now);
+  void relax(Nanos limit);
   void sleep_until(Nanos time, const Fence& waker);
 
   Clock& clock_;
   Nanos late_{};       // by how much sleeps end late here, usually
   Nanos late_more_{};  // and how far that is off
   Nanos slept_{};
+  int turns_ = 0;          // of polling
   Nanos began_{};          // of this wait
   Nanos early_{};          // how much earlier than expected it may end
   Nanos crowded_until_{};  // until then polling sleeps, since it would not get its core back in time

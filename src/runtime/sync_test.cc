@@ -201,6 +201,36 @@ TEST(Waiter, SleepsInsteadOfYieldingWhereTheCoreDoesNotComeBack) {
   EXPECT_EQ(clock.sleeps, sleeps);
 }
 
+// Between two threads that poll, giving the core to each other takes longer than many looks.
+TEST(Waiter, GivesTheCoreAwayInOneTurnOfMany) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_TRUE(waiter.poll(clock.now()));
+  }
+  EXPECT_GE(clock.turns, 2);
+  EXPECT_LE(clock.turns, 8);
+  EXPECT_EQ(clock.sleeps, 0);
+}
+
+TEST(Waiter, GivesWayToAThreadThatIsSoonDone) {
+  ScriptedClock clock;
+  Waiter waiter(clock);
+  waiter.give_way(clock.now() + std::chrono::milliseconds(5));
+  EXPECT_EQ(clock.turns, 0) << "a sleep does as well";
+  waiter.give_way(clock.now() + microseconds(100));
+  EXPECT_EQ(clock.turns, 1);
+  clock.turn = microseconds(150);  // it had the core until it was done
+  waiter.give_way(clock.now() + microseconds(100));
+  waiter.give_way(clock.now() + microseconds(100));
+  EXPECT_EQ(clock.turns, 3);
+  clock.turn = std::chrono::milliseconds(4);  // somebody else had it
+  waiter.give_way(clock.now() + microseconds(100));
+  waiter.give_way(clock.now() + microseconds(100));
+  EXPECT_EQ(clock.turns, 4);
+  EXPECT_EQ(clock.sleeps, 0);
+}
+
 TEST(Waiter, DoesNotSleepWhereThatIsTooShortToBeWorthIt) {
   ScriptedClock clock;
   Waiter waiter(clock);
