@@ -13,7 +13,7 @@ namespace {
 constexpr Bytes kPiece = Bytes{64} << 20;
 
 // Drivers copy memory that they have not pinned through memory of their own: on an H100, 54 us in place of 11 for the
-// logits of one token. So much of a buffer is worth that, as what moves at every pass is small.
+// logits of one token. Pinned are buffers of at most this size, which all that moves at every pass has.
 constexpr Bytes kPinned = Bytes{16} << 20;
 
 constexpr Bytes kSwept = Bytes{128} << 20;  // more than the caches of today's GPUs

@@ -221,10 +221,11 @@ Status Executor::wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* c
   // The plan's first step that is not submitted waits for submitted ones only.
   assert(next < processors_.size());
   const Fence thread = waker(plan, next);
-  if (thread.wakes() && !control_cpus_.empty() && is_alone(plan, thread)) {
+  const bool alone = thread.wakes() && !control_cpus_.empty() && is_alone(plan, thread);
+  if (alone) {
     waiter_.give_way(expected);
   }
-  if (!thread.wakes() || !thread.done()) {
+  if (!alone || !thread.done()) {
     waiter_.sleep_towards(expected, spread, thread);
     processors_[next]->rouse();
   }

@@ -100,47 +100,45 @@ TASK linear_tile(global const float* x, long x_offset, long x_stride,  //
 #define EXCESS 16.0f
 #endif
 
+// Blocks are aligned to two bytes.
+inline uint word_at(global const uchar* p) { return as_uint(vload2(0, (global const ushort*)p)); }
+
 #if BLOCK == 32 || defined(WEIGHT_IQ4_XS)
 
 // Four vectors of a block's numbers times x, but for the scale, and for what they are too large by (EXCESS), which is
 // the same for all rows.
 inline float8 block_part(global const uchar* numbers, const float8* x, float8 start) {
 #if defined(WEIGHT_Q8_0)
-  float8 part = convert_float8(vload8(0, (global const char*)numbers)) * x[0];
-  part = fma(convert_float8(vload8(1, (global const char*)numbers)), x[1], part);
-  part = fma(convert_float8(vload8(2, (global const char*)numbers)), x[2], part);
-  return fma(convert_float8(vload8(3, (global const char*)numbers)), x[3], part);
+  global const char* q = (global const char*)numbers;
+  const float8 q0 = convert_float8(vload8(0, q)), q1 = convert_float8(vload8(1, q));
+  const float8 q2 = convert_float8(vload8(2, q)), q3 = convert_float8(vload8(3, q));
 #elif defined(NUMBERS)
   const uchar16 q = vload16(0, numbers);
   const char16 low = look_up(q & (uchar16)(15)), high = look_up(q >> (uchar16)(4));
-  float8 part = convert_float8(low.lo) * x[0];
-  part = fma(convert_float8(low.hi), x[1], part);
-  part = fma(convert_float8(high.lo), x[2], part);
-  return fma(convert_float8(high.hi), x[3], part);
+  const float8 q0 = convert_float8(low.lo), q1 = convert_float8(low.hi);
+  const float8 q2 = convert_float8(high.lo), q3 = convert_float8(high.hi);
 #else
   const uint8 a = convert_uint8(vload8(0, numbers));
   const uint8 b = convert_uint8(vload8(1, numbers));
 #if defined(WEIGHT_Q5_0) || defined(WEIGHT_Q5_1)
   // The fifth bits of all numbers are a word in front of them; shifts to where they count 16.
-  const uint bits = as_uint(vload2(-1, (global const ushort*)numbers));
+  const uint bits = word_at(numbers - 4);
   const uint8 lanes = (uint8)(0, 1, 2, 3, 4, 5, 6, 7);
 #define FIFTH(word) | ((uint8)(word) >> lanes & 16u)
 #else
 #define FIFTH(word)
 #endif
-  const uint8 q0 = (a & 15u) FIFTH(bits << 4);
-  const uint8 q1 = (b & 15u) FIFTH(bits >> 4);
-  const uint8 q2 = (a >> 4) FIFTH(bits >> 12);
-  const uint8 q3 = (b >> 4) FIFTH(bits >> 20);
+  const float8 q0 = convert_float8(as_int8((a & 15u) FIFTH(bits << 4)));
+  const float8 q1 = convert_float8(as_int8((b & 15u) FIFTH(bits >> 4)));
+  const float8 q2 = convert_float8(as_int8((a >> 4) FIFTH(bits >> 12)));
+  const float8 q3 = convert_float8(as_int8((b >> 4) FIFTH(bits >> 20)));
+#endif
 #if defined(EXCESS)
-  float8 part = fma(convert_float8(as_int8(q0)), x[0], start);
+  const float8 first = fma(q0, x[0], start);
 #else
-  float8 part = convert_float8(as_int8(q0)) * x[0];
+  const float8 first = q0 * x[0];
 #endif
-  part = fma(convert_float8(as_int8(q1)), x[1], part);
-  part = fma(convert_float8(as_int8(q2)), x[2], part);
-  return fma(convert_float8(as_int8(q3)), x[3], part);
-#endif
+  return fma(q3, x[3], fma(q2, x[2], fma(q1, x[1], first)));
 }
 
 #endif
@@ -163,7 +161,6 @@ inline float8 block_part(global const uchar* numbers, const float8* x, float8 st
 #else
 #define NUMBER_BYTES 16
 #endif
-#define HEAD_AT(block) as_int(vload2(0, (global const ushort*)(block)))
 
 // half_at() of blocks.cl for the upper half of each word.
 inline float4 halves_at(int4 heads) { return as_float4(heads >> 3 & (int)HALF_AS_FLOAT) * 0x1p112f; }
@@ -197,7 +194,7 @@ inline void vector_rows(global const float* x, global float* y, global const uch
 #endif
 #define ADD_OFFSET(j)
 #else
-      const int4 heads = (int4)(HEAD_AT(row0 + at), HEAD_AT(row1 + at), HEAD_AT(row2 + at), HEAD_AT(row3 + at));
+      const int4 heads = as_int4((uint4)(word_at(row0 + at), word_at(row1 + at), word_at(row2 + at), word_at(row3 + at)));
       const float4 scales = halves_at(heads << 16);
       const float4 offsets = halves_at(heads);
 #define SCALE(j) scales.s##j
@@ -231,7 +228,6 @@ inline void vector_rows(global const float* x, global float* y, global const uch
 #define PART_SIZE 16
 #endif
 #define PARTS (BLOCK / PART_SIZE)
-#define WORD_AT(p) as_uint(vload2(0, (global const ushort*)(p)))
 
 // Scales and with AFFINE == 2 offsets of all parts of a block. They go through memory, which elements are broadcast
 // from faster than from a vector.
@@ -241,7 +237,7 @@ inline void part_scales(global const uchar* block, float* scales, float* offsets
   vstore16(half_at(block + 80) * convert_float16(s & (uchar16)(15)), 0, scales);
   vstore16(-half_at(block + 82) * convert_float16(s >> (uchar16)(4)), 0, offsets);
 #elif defined(WEIGHT_Q3_K)  // scale6() of blocks.cl
-  const uint a = WORD_AT(block + 96), b = WORD_AT(block + 100), c = WORD_AT(block + 104);
+  const uint a = word_at(block + 96), b = word_at(block + 100), c = word_at(block + 104);
   const uint4 low = (uint4)(a, b, a >> 4, b >> 4) & 0x0f0f0f0fu;
   const uint4 top = (uint4)(c, c >> 2, c >> 4, c >> 6) & 0x03030303u;
   const char16 s = as_char16(low | top << 4) - (char16)(32);
@@ -250,11 +246,11 @@ inline void part_scales(global const uchar* block, float* scales, float* offsets
   vstore16(half_at(block + 208) * convert_float16(vload16(0, (global const char*)block + 192)), 0, scales);
 #elif defined(WEIGHT_IQ4_XS)
   const uint8 lanes = (uint8)(0, 1, 2, 3, 4, 5, 6, 7);
-  const uint8 low = (uint8)(WORD_AT(block + 4)) >> 4 * lanes & 15u;
+  const uint8 low = (uint8)(word_at(block + 4)) >> 4 * lanes & 15u;
   const uint8 top = (uint8)(*(global const ushort*)(block + 2)) >> 2 * lanes & 3u;
   vstore8(half_at(block) * convert_float8(as_int8(low | top << 4) - 32), 0, scales);
 #else  // scale_min() of blocks.cl
-  const uint a = WORD_AT(block + 4), b = WORD_AT(block + 8), c = WORD_AT(block + 12);
+  const uint a = word_at(block + 4), b = word_at(block + 8), c = word_at(block + 12);
   const uint2 s = (uint2)(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4);
   const uint2 m = (uint2)(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4);
   vstore8(half_at(block) * convert_float8(convert_int8(as_uchar8(s))), 0, scales);
