@@ -122,6 +122,7 @@ Status run(const LogprobsOptions& o) {
   }
   progress.clear();
   if (!o.model.trace.empty()) {
+    model.session->executor().set_trace(nullptr);
     HETERO_RETURN_IF_ERROR(trace.write(o.model.trace));
   }
   if (o.json) {

@@ -169,7 +169,7 @@ void print_table(Engine& engine, const Generation& g, const Phase& use) {
 }
 
 /// What each kind of work took: predicted by the plan, and measured.
-void print_steps(const Executor& executor) {
+void print_steps(Executor& executor) {
   fmt::print(stderr, "{:<10} {:<16} {:>8} {:>7} {:>7} {:>13} {:>12}\n", "processor", "operator", "columns",
              "tokens", "times", "predicted us", "measured us");
   for (const Executor::StepReport& r : executor.report()) {
@@ -258,6 +258,7 @@ Status run(const RunOptions& o) {
     }
   }
   if (!o.model.trace.empty()) {
+    session.executor().set_trace(nullptr);
     HETERO_RETURN_IF_ERROR(trace.write(o.model.trace));
   }
   if (result->stop == Stop::kCancelled) {

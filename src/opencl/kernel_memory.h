@@ -35,6 +35,10 @@ class OpenClBuffer : public Buffer {
     return static_cast<uint64_t>(reinterpret_cast<uintptr_t>(host_)) - static_cast<uint64_t>(lead_);
   }
 
+  /// Where kernels found mem(); 0: nobody has asked yet.
+  uint64_t device_address() const { return device_address_; }
+  void set_device_address(uint64_t address) const { device_address_ = address; }
+
  private:
   friend class KernelMemory;
 
@@ -42,7 +46,9 @@ class OpenClBuffer : public Buffer {
   std::byte* host_;
   Bytes size_;
   Bytes lead_ = 0;
+  mutable uint64_t device_address_ = 0;
   ClMem mem_;
+  bool asked_to_pin_ = false;
   ClMem pinned_;  // in mode kCopy, what makes the driver pin host(), so that copies need no staging
   cl_command_queue mapped_queue_ = nullptr;  // where mem_, or else pinned_, is mapped, to unmap it
   void* mapping_ = nullptr;
@@ -61,6 +67,11 @@ class KernelMemory {
 
   /// Page-aligned host memory, or in mode kCopy a copy of it on the device.
   Result<std::unique_ptr<OpenClBuffer>> import(std::byte* host, Bytes size);
+
+  /// In mode kCopy: has the driver pin the host memory of an imported buffer, unless it is large. Otherwise
+  /// drivers copy by way of memory of their own: on an H100, the logits of a token were there 0.1 ms after
+  /// the device had sent them. Waits for the queue, and nothing may use the host memory meanwhile.
+  void pin(OpenClBuffer& buffer);
 
   /// A whole weight as it lies in the file; in mode kCopy one copy for all executables that hold it.
   Result<std::shared_ptr<OpenClBuffer>> weight(const Weight& weight) { return stack({&weight}); }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "opencl/opencl_kernels.h"
 
@@ -19,7 +20,11 @@ constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, K
                                              Kind::kProduct,   Kind::kGated,   Kind::kProduct};
 
 // Of layers_gpu.cl.
-constexpr int64_t kMaxLayers = 4;  // of one kernel
+// The first kernel of a pass is short, so that the device begins while the host goes on with the rest.
+constexpr int64_t kFirstLayers = 2;
+constexpr int64_t kMostLayers = 128;
+constexpr size_t kAddresses = 8;  // of a layer
+constexpr size_t kMostTables = 64;
 constexpr int64_t kMatrixLanes = 512;
 constexpr int64_t kEmulatedLanes = 128;
 constexpr Bytes kSyncBytes = 4096;
@@ -97,26 +102,28 @@ bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const
 
 }  // namespace
 
-bool LayerRunner::takes(const OpenClExecutable& executable, const Launch& launch) const {
+bool LayerRunner::take(const OpenClExecutable& executable, const Launch& launch) {
   const size_t step = held_.size() % kSteps;
   const size_t begun = held_.size() - step;
   if (launch.tokens != 1 || full() || executable.layer_part.kind != kKinds[step]) {
     return false;
   }
-  const HeldLaunch next(executable, launch);
-  return follows(held_.data() + begun, step, next, begun == 0 ? nullptr : held_.data() + begun - kSteps);
-}
-
-void LayerRunner::hold(const OpenClExecutable& executable, const Launch& launch) {
   held_.emplace_back(executable, launch);
+  const HeldLaunch* layer = held_.data() + begun;
+  if (!follows(layer, step, held_.back(), begun == 0 ? nullptr : layer - kSteps)) {
+    held_.pop_back();
+    return false;
+  }
+  return true;
 }
 
 bool LayerRunner::full() const {
-  return held_.size() == static_cast<size_t>(kMaxLayers) * kSteps;
+  return held_.size() == static_cast<size_t>(begun_ ? kMostLayers : kFirstLayers) * kSteps;
 }
 
 Result<std::vector<HeldLaunch>> LayerRunner::enqueue(KernelQueue& queue) {
   const size_t layers = held_.size() / kSteps;
+  begun_ = full();
   std::vector<HeldLaunch> rest(held_.begin() + static_cast<std::ptrdiff_t>(layers * kSteps), held_.end());
   const Status status = layers == 0 ? Status() : enqueue_layers(queue, static_cast<int64_t>(layers));
   held_.clear();
@@ -136,14 +143,71 @@ Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
   if (room_ == nullptr || room_->size() < bytes) {
     HETERO_TRY(room_, memory_.allocate(bytes));
   }
-  HETERO_RETURN_IF_ERROR(run(queue, part(held_[kAttend]).kernel, held_.data(), layers));
+  HETERO_TRY(const OpenClBuffer* const table, table_of(layers));
+  HETERO_RETURN_IF_ERROR(run(queue, part(held_[kAttend]).kernel, table, layers));
   layers_run_ += layers;
   return {};
 }
 
-Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const HeldLaunch* held, int64_t layers) {
+Result<uint64_t> LayerRunner::address(const OpenClBuffer& buffer) {
+  if (buffer.device_address() == 0) {
+    KernelQueue queue{api_, queue_, Events::kNone, {}, {}};
+    KernelCall call(queue, address_of_);
+    call.memory(buffer).memory(*answer_);
+    HETERO_RETURN_IF_ERROR(call.run(1, 1, 1));
+    std::vector<float> words(2);
+    HETERO_RETURN_IF_ERROR(memory_.read(*answer_, words));
+    uint64_t address = 0;
+    std::memcpy(&address, words.data(), sizeof(address));
+    buffer.set_device_address(address);
+  }
+  return buffer.device_address();
+}
+
+/// Most passes have the layers of the one before.
+Result<const OpenClBuffer*> LayerRunner::table_of(int64_t layers) {
+  addresses_.clear();
+  for (int64_t i = 0; i < layers; ++i) {
+    const HeldLaunch* layer = held_.data() + i * static_cast<int64_t>(kSteps);
+    const auto weight = [&](Step step) -> Status {
+      HETERO_TRY(const uint64_t at, address(*part(layer[step]).weight));
+      addresses_.push_back(at + static_cast<uint64_t>(part(layer[step]).weight_at));
+      return {};
+    };
+    const auto cache = [&](size_t input) -> Status {
+      const Binding& b = layer[kAttend].inputs[input];
+      HETERO_TRY(const uint64_t at, address(*static_cast<const OpenClBuffer*>(b.buffer)));
+      addresses_.push_back(at + static_cast<uint64_t>(b.offset) * sizeof(cl_half));
+      return {};
+    };
+    HETERO_RETURN_IF_ERROR(weight(kNorm));
+    HETERO_RETURN_IF_ERROR(weight(kQkv));
+    HETERO_RETURN_IF_ERROR(cache(1));
+    HETERO_RETURN_IF_ERROR(cache(2));
+    HETERO_RETURN_IF_ERROR(weight(kO));
+    HETERO_RETURN_IF_ERROR(weight(kMiddle));
+    HETERO_RETURN_IF_ERROR(weight(kGateUp));
+    HETERO_RETURN_IF_ERROR(weight(kDown));
+  }
+  const auto same_addresses = [&](const Table& table) { return table.addresses == addresses_; };
+  auto found = std::find_if(tables_.begin(), tables_.end(), same_addresses);
+  if (found == tables_.end()) {
+    if (tables_.size() == kMostTables) {
+      tables_.pop_back();
+    }
+    std::vector<float> words(2 * addresses_.size());
+    std::memcpy(words.data(), addresses_.data(), 8 * addresses_.size());
+    HETERO_TRY(auto buffer, memory_.constants(std::move(words), "addresses"));
+    tables_.insert(tables_.begin(), {addresses_, std::move(buffer)});
+    found = tables_.begin();
+  }
+  return found->buffer.get();
+}
+
+Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer* table, int64_t layers) {
   KernelCall call(queue, kernel);
-  const bool trial = held == nullptr;
+  const bool trial = table == nullptr;
+  const HeldLaunch* held = held_.data();
   const auto bind = [&](const Binding& b) {
     call.memory(*static_cast<const OpenClBuffer*>(b.buffer)).offset(b.offset);
   };
@@ -156,23 +220,7 @@ Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const HeldLaunch* 
   bind(trial ? nothing : held[kRope].inputs[1]);
   bind(trial ? nothing : end[kMiddle].outputs[1]);
   bind(trial ? nothing : end[kDown].outputs[0]);
-  for (int64_t i = 0; i < kMaxLayers; ++i) {
-    // Layers that there are not are given the last one's memory: all arguments must be something.
-    const HeldLaunch* layer = trial ? nullptr : held + std::min(i, layers - 1) * static_cast<int64_t>(kSteps);
-    const auto norm = [&](Step step) { call.memory(trial ? *sync_ : *part(layer[step]).weight); };
-    const auto product = [&](Step step) {
-      norm(step);
-      call.offset(trial ? 0 : part(layer[step]).weight_at);
-    };
-    norm(kNorm);
-    product(kQkv);
-    bind(trial ? nothing : layer[kAttend].inputs[1]);
-    bind(trial ? nothing : layer[kAttend].inputs[2]);
-    product(kO);
-    norm(kMiddle);
-    product(kGateUp);
-    product(kDown);
-  }
+  call.memory(trial ? *sync_ : *table);
   call.memory(trial ? *sync_ : *room_).memory(*sync_).value(arrived_).number(layers);
   const Rope rope = trial ? Rope() : part(held[kRope]).rope;
   const Attention attention = trial ? Attention() : part(held[kAttend]).attention;
@@ -206,13 +254,15 @@ Result<cl_kernel> LayerRunner::kernel(OpenClContext& context, int64_t head_dim, 
   const auto program = kernel_program(
       context, fmt::format("layers-{}-{}", head_dim, queries),
       {opencl_kernels::blocks, opencl_kernels::layers_gpu},
-      fmt::format(
-          "-DWEIGHT_Q4_0 -DPLANES -DVECTOR_LANES={} -DLAYER_LANES={} -DHEAD_DIM={} -DQUERIES={} -DEMULATE={}",
-          context.shape.lanes, lanes, head_dim, queries, emulated_ ? 1 : 0));
+      fmt::format("-DWEIGHT_Q4_0 -DPLANES -DVECTOR_LANES={} -DLAYER_LANES={} -DMOST_LAYERS={} -DHEAD_DIM={} "
+                  "-DQUERIES={} "
+                  "-DEMULATE={}",
+                  context.shape.lanes, lanes, kMostLayers, head_dim, queries, emulated_ ? 1 : 0));
   if (!program.ok()) {
     return nullptr;  // a compiler that does not take its PTX
   }
   HETERO_TRY(cl_kernel kernel, (*program)->kernel("layers_of_token"));
+  HETERO_TRY(address_of_, (*program)->kernel("address_of"));
   for (const auto& [tried, together] : tried_) {
     if (tried == kernel) {
       return together ? kernel : nullptr;
@@ -229,6 +279,7 @@ Status LayerRunner::try_groups(cl_kernel kernel, bool* together) {
   groups_ = device_.is_cpu ? 1 : static_cast<int64_t>(device_.compute_units);
   if (sync_ == nullptr) {
     HETERO_TRY(sync_, memory_.allocate(kSyncBytes));
+    HETERO_TRY(answer_, memory_.allocate(sizeof(uint64_t)));
     HETERO_RETURN_IF_ERROR(memory_.write(*sync_, std::vector<float>(kSyncBytes / 4, 0.0f)));
   }
   KernelQueue queue{api_, queue_, Events::kNone, {}, {}};

@@ -14,6 +14,11 @@ namespace hetero {
 
 /// Holds submissions as long as they make up layers. Not thread-safe.
 ///
+/// What the kernel reads and writes of a layer, it finds by a table of addresses, and not as arguments.
+/// OpenCL promises such addresses for shared virtual memory only. But where this runs, buffers of a context
+/// stay in the device's memory at the addresses that kernels were given before, and they live as long as the
+/// executables and bindings of the launches.
+///
 /// The kernel's work-groups wait for each other, so all of them must run at once: as many as the device has
 /// compute units, which is tried when the kernel is built. A wait that is in vain all the same ends after
 /// seconds; on NVIDIA's devices with an error, so that the queue fails instead of giving anything wrong.
@@ -25,11 +30,10 @@ class LayerRunner {
   /// The kernel for such attention, tried; nullptr: it does not build, or its groups do not run at once.
   Result<cl_kernel> kernel(OpenClContext& context, int64_t head_dim, int64_t queries);
 
-  /// Whether the launch goes on with the layers that are held, or begins one.
-  bool takes(const OpenClExecutable& executable, const Launch& launch) const;
-  void hold(const OpenClExecutable& executable, const Launch& launch);
+  /// Holds the launch if it goes on with the layers that are held, or begins one.
+  bool take(const OpenClExecutable& executable, const Launch& launch);
   bool empty() const { return held_.empty(); }
-  /// As many whole layers as one kernel does.
+  /// Whether it is time to enqueue.
   bool full() const;
 
   /// Enqueues the whole layers that are held, and gives the launches behind them. Nothing is held after.
@@ -39,9 +43,18 @@ class LayerRunner {
 
  private:
   Status enqueue_layers(KernelQueue& queue, int64_t layers);
-  /// Layers from `held` on, or with nullptr only so many barriers, as a trial.
-  Status run(KernelQueue& queue, cl_kernel kernel, const HeldLaunch* held, int64_t layers);
+  /// The layers that are held, or without a table only so many barriers, as a trial.
+  Status run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer* table, int64_t layers);
+  /// Where kernels find a buffer. Waits for the device when it is asked for the first time.
+  Result<uint64_t> address(const OpenClBuffer& buffer);
+  /// Addresses of all that the held layers read and write, on the device.
+  Result<const OpenClBuffer*> table_of(int64_t layers);
   Status try_groups(cl_kernel kernel, bool* together);
+
+  struct Table {
+    std::vector<uint64_t> addresses;
+    std::shared_ptr<OpenClBuffer> buffer;
+  };
 
   const OpenClApi& api_;
   const OpenClDevice& device_;
@@ -51,6 +64,11 @@ class LayerRunner {
   bool emulated_ = false;  // no units for matrices, for tests
   std::vector<std::pair<cl_kernel, bool>> tried_;
   std::vector<HeldLaunch> held_;
+  bool begun_ = false;  // the first layers of a pass are enqueued
+  cl_kernel address_of_ = nullptr;
+  std::shared_ptr<OpenClBuffer> answer_;  // of that
+  std::vector<Table> tables_;             // the newest first
+  std::vector<uint64_t> addresses_;       // of the table that is looked for
   std::shared_ptr<OpenClBuffer> sync_;
   std::shared_ptr<OpenClBuffer> room_;
   uint32_t arrived_ = 0;  // at barriers so far, as the device counts

@@ -306,12 +306,13 @@ Result<Fence> OpenClProcessor::submit(const Executable& executable, const Launch
     }
   } else if (layers_ != nullptr) {
     Status status;
-    if (!layers_->empty() && !layers_->takes(ours, launch)) {
+    bool taken = layers_->take(ours, launch);
+    if (!taken && !layers_->empty()) {
       status = enqueue_layers(queue);
+      taken = status.ok() && layers_->take(ours, launch);
     }
-    if (status.ok() && layers_->takes(ours, launch)) {
+    if (taken) {
       status = enqueue_waiting(queue);
-      layers_->hold(ours, launch);
       holds_ = true;
       if (status.ok() && layers_->full()) {
         status = enqueue_layers(queue);
@@ -510,7 +511,12 @@ Result<Fence> OpenClProcessor::transfer(Buffer& buffer, const Region& region, bo
   if (error != CL_SUCCESS) {
     return timeline_.poison(cl_status(error, fmt::format("{}: {}", device_.info.name, what)));
   }
-  return Fence{&timeline_, timeline_.add({}, ClEvent(event), what)};
+  return Fence{&timeline_, timeline_.add_transfer(ClEvent(event), what)};
+}
+
+void OpenClProcessor::expect_copies(Buffer& buffer) {
+  const std::lock_guard lock(mutex_);
+  memory_->pin(static_cast<OpenClBuffer&>(buffer));
 }
 
 Result<Fence> OpenClProcessor::upload(Buffer& buffer, const Region& region) {

@@ -57,6 +57,7 @@ class OpenClProcessor : public Processor {
   void rouse() override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
+  void expect_copies(Buffer& buffer) override;
   Status finish() override;
   Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
   Timeline& timeline() override { return timeline_; }

@@ -49,6 +49,17 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
   return slot.ticket;
 }
 
+uint64_t OpenClTimeline::add_transfer(ClEvent event, const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  Entry& slot = next_entry(what);
+  if (mark_queue_ == nullptr) {
+    slot.last = std::move(event);
+  } else {
+    mark_by(std::move(event));
+  }
+  return slot.ticket;
+}
+
 uint64_t OpenClTimeline::add_step(const std::string& what) {
   const std::lock_guard lock(mutex_);
   Entry& slot = next_entry(what);
@@ -112,10 +123,15 @@ void OpenClTimeline::mark_locked() {
     }
     return;
   }
+  mark_by(ClEvent(event));
+}
+
+/// All that was submitted so far is done at the end of `event`.
+void OpenClTimeline::mark_by(ClEvent event) {
   Entry& slot = entry(issued_);
   slot.first = std::move(batch_first_);
   batch_first_ = {};
-  slot.last = ClEvent(event);
+  slot.last = std::move(event);
   marked_ = issued_;
 }
 

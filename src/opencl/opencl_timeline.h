@@ -25,6 +25,9 @@ class OpenClTimeline : public Timeline {
   /// operator's name is copied.
   uint64_t add(ClEvent first, ClEvent last, const std::string& what);
 
+  /// The same for a copy, whose end marks the end of what was submitted so far.
+  uint64_t add_transfer(ClEvent event, const std::string& what);
+
   /// The ticket of a submission that a kernel does as a step (opencl_steps.h): that kernel says in memory, in
   /// `flag` and `ticks` (of kKeptIntervals tickets), when the work ran. `what` as above.
   uint64_t add_step(const std::string& what);
@@ -37,7 +40,8 @@ class OpenClTimeline : public Timeline {
 
   /// From here on only the first kernel after a mark has an event, and the mark itself: drivers of
   /// GPUs charge for events with timestamps (docs/devices.md). All submissions between two marks are
-  /// then done at the second one, and the last of them has the interval of all.
+  /// then done at the second one, and the last of them has the interval of all. Copies are marks by
+  /// themselves.
   void mark_batches(cl_command_queue queue) { mark_queue_ = queue; }
   /// Marks the end of what was submitted so far, if that is not marked yet.
   void mark();
@@ -80,6 +84,7 @@ class OpenClTimeline : public Timeline {
   };
 
   void mark_locked();
+  void mark_by(ClEvent event);
   void flag_locked();
   Entry& entry(uint64_t ticket) { return ring_[ticket % kKeptIntervals]; }
   /// A reference to the last event of `ticket`, or of the oldest one kept if that is later.

@@ -216,6 +216,7 @@ Status FakeProcessor::remap(Buffer& buffer, Bytes offset, Bytes size) {
 
 Result<Fence> FakeProcessor::upload(Buffer& buffer, const Region& region) {
   ++transfers_;
+  unexpected_transfers_ += expected_.contains(&buffer) ? 0 : 1;
   return enqueue([&buffer, region] {
     const auto& b = static_cast<FakeBuffer&>(buffer);
     for (int64_t r = 0; r < region.rows; ++r) {
@@ -228,6 +229,7 @@ Result<Fence> FakeProcessor::upload(Buffer& buffer, const Region& region) {
 
 Result<Fence> FakeProcessor::download(Buffer& buffer, const Region& region) {
   ++transfers_;
+  unexpected_transfers_ += expected_.contains(&buffer) ? 0 : 1;
   return enqueue([&buffer, region] {
     const auto& b = static_cast<FakeBuffer&>(buffer);
     for (int64_t r = 0; r < region.rows; ++r) {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "base/threads.h"
@@ -40,6 +41,7 @@ class FakeProcessor : public Processor {
   Result<Fence> submit(const Executable& executable, const Launch& launch) override;
   Result<Fence> upload(Buffer& buffer, const Region& region) override;
   Result<Fence> download(Buffer& buffer, const Region& region) override;
+  void expect_copies(Buffer& buffer) override { expected_.insert(&buffer); }
   Status finish() override;
   Status remap(Buffer& buffer, Bytes offset, Bytes size) override;
   void rouse() override { ++roused_; }
@@ -53,6 +55,7 @@ class FakeProcessor : public Processor {
   int exchanged() const { return exchanged_; }  // of them, with OpSlice::exchanged
   int submitted() const { return submitted_; }
   int transfers() const { return transfers_; }
+  int unexpected_transfers() const { return unexpected_transfers_; }  // without expect_copies()
   int finishes() const { return finishes_; }
   int remaps() const { return remaps_; }
   int roused() const { return roused_; }
@@ -71,6 +74,8 @@ class FakeProcessor : public Processor {
   std::atomic<int> exchanged_ = 0;
   int submitted_ = 0;
   int transfers_ = 0;
+  int unexpected_transfers_ = 0;
+  std::set<const Buffer*> expected_;
   int finishes_ = 0;
   int remaps_ = 0;
   int roused_ = 0;

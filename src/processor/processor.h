@@ -194,6 +194,9 @@ class Processor {
   /// behind the buffer. The host side must stay untouched until the fence is done.
   virtual Result<Fence> upload(Buffer& buffer, const Region& region);
   virtual Result<Fence> download(Buffer& buffer, const Region& region);
+  /// Such copies of this buffer will come again and again. Nothing else may use its host memory meanwhile,
+  /// and this may wait for what was submitted.
+  virtual void expect_copies(Buffer& /*buffer*/) {}
 
   /// The two halves of the ordinary hand-over, for comparison (--sync driver); the runtime's own way
   /// uses neither. finish() blocks in the driver until all that was submitted is done (clFinish);

@@ -84,6 +84,7 @@ const float* Executor::logits() const {
 }
 
 void Executor::clear_use() {
+  settle();
   use_.assign(processors_.size(), {});
 }
 
@@ -106,7 +107,7 @@ Result<Buffer*> Executor::buffer(int slot, int processor) {
 }
 
 std::vector<Executor::Flight>& Executor::flights(const LinkedPlan& plan) {
-  return flights_[plan.head ? 1 : 0];
+  return flights_[turn_][plan.head ? 1 : 0];
 }
 
 Compilation Executor::compilation(int processor, const Step& step, bool head) const {
@@ -133,6 +134,7 @@ std::vector<Compilation> Executor::missing(const Plan& plan) const {
 }
 
 void Executor::keep_only(const std::vector<const LinkedPlan*>& plans) {
+  settle();
   std::erase_if(plans_, [&](const std::unique_ptr<LinkedPlan>& p) {
     return std::find(plans.begin(), plans.end(), p.get()) == plans.end();
   });
@@ -196,7 +198,8 @@ std::vector<Executor::WeightPart> Executor::copied_weights() const {
   return result;
 }
 
-std::vector<Executor::StepReport> Executor::report() const {
+std::vector<Executor::StepReport> Executor::report() {
+  settle();
   std::vector<StepReport> result;
   for (const StepTimes::Line& line : times_.lines()) {
     const auto& [processor, op, columns, tokens] = line.key;
@@ -232,6 +235,7 @@ void Executor::add(Processor& processor) {
 }
 
 bool Executor::abandon(int processor) {
+  settle();
   const auto p = static_cast<size_t>(processor);
   (void)processors_[p]->finish();  // what it still does must not meet what others do next
   last_[p] = {};
@@ -255,7 +259,8 @@ Status Executor::blame(int processor, Status status) {
   return status;
 }
 
-std::optional<double> Executor::measured_share(const LinkedPlan& plan, int a) const {
+std::optional<double> Executor::measured_share(const LinkedPlan& plan, int a) {
+  settle();
   std::vector<double> macs(processors_.size());
   std::vector<double> seconds(processors_.size());
   for (const LinkedStep& step : plan.steps) {
@@ -332,14 +337,34 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     ++done;
   }
   HETERO_RETURN_IF_ERROR(bind(plan, *linked));
+  HETERO_RETURN_IF_ERROR(expect_copies(*linked));
   if (progress) {
     progress(done, done);
   }
-  if (std::vector<Flight>& room = flights(*linked); room.size() < linked->steps.size()) {
-    room.resize(linked->steps.size());
+  for (auto& turn : flights_) {
+    std::vector<Flight>& room = turn[linked->head ? 1 : 0];
+    room.resize(std::max(room.size(), linked->steps.size()));
   }
   plans_.push_back(std::move(linked));
   return plans_.back().get();
+}
+
+Status Executor::expect_copies(const LinkedPlan& linked) {
+  for (const LinkedStep& step : linked.steps) {
+    for (const auto* copies : {&step.uploads, &step.downloads}) {
+      for (const Transfer& t : *copies) {
+        processors_[static_cast<size_t>(t.processor)]->expect_copies(*t.buffer);
+      }
+    }
+  }
+  for (const LinkedPlan::External& e : linked.externals) {
+    Processor& reader = *processors_[static_cast<size_t>(e.processor)];
+    if (e.value == graph_.ids && !reader.traits().coherent) {
+      HETERO_TRY(Buffer* const ids, buffer(slots_.slot_of[static_cast<size_t>(e.value)], e.processor));
+      reader.expect_copies(*ids);
+    }
+  }
+  return {};
 }
 
 Status Executor::bind(const Plan& plan, LinkedPlan& linked) {

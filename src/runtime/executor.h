@@ -94,14 +94,17 @@ class Executor {
 
   const RowCapacity& capacity() const { return capacity_; }
   /// By processor, in the order given to create().
-  const std::vector<ProcessorUse>& use() const { return use_; }
+  const std::vector<ProcessorUse>& use() {
+    settle();
+    return use_;
+  }
   void clear_use();
   const std::vector<Processor*>& processors() const { return processors_; }
-  /// By processor, for the last run().
+  /// By processor, for the last run() whose timestamps were looked at: the last one, or the one before.
   const std::vector<Pace>& pace() const { return pace_; }
   /// Measured multiply-accumulates per second of processor `a`, divided by those of all, in operators
   /// that processors share; nullopt where nothing was measured. `plan` has run.
-  std::optional<double> measured_share(const LinkedPlan& plan, int a) const;
+  std::optional<double> measured_share(const LinkedPlan& plan, int a);
   /// What steps took: for each processor and kind of work, in the order in which they were met.
   struct StepReport {
     std::string processor;
@@ -113,13 +116,16 @@ class Executor {
     Nanos expected{};   // when it is waited for: from submission, or from the end of what ran before it
     int64_t times = 0;
   };
-  std::vector<StepReport> report() const;
+  std::vector<StepReport> report();
   /// There is a new plan: its durations are compared with what is seen from now on.
   void forget_baselines() { times_.forget_baselines(); }
   /// How to wait; Sync::kFast unless set.
   void set_sync(Sync sync) { sync_ = sync; }
   /// Records what every submission did, until it is set back to nullptr.
-  void set_trace(Trace* trace) { trace_ = trace; }
+  void set_trace(Trace* trace) {
+    settle();
+    trace_ = trace;
+  }
 
  private:
   struct Home {  // where a value that outlives a pass is up to date
@@ -137,12 +143,20 @@ class Executor {
     bool alone = false;  // nothing else was in the queue
   };
 
+  struct Pass {
+    std::array<const LinkedPlan*, 2> plans{};  // a body and the head behind it, or one of them
+    int64_t position = 0;
+    Nanos time{};
+    size_t turn = 0;
+  };
+
   Executor(const Graph& graph, std::vector<Processor*> processors, const RowCapacity& capacity);
   Status allocate();
   Result<Buffer*> buffer(int slot, int processor);
   Compilation compilation(int processor, const Step& step, bool head) const;
   Status blame(int processor, Status status);
   Status bind(const Plan& plan, LinkedPlan& linked);
+  Status expect_copies(const LinkedPlan& linked);
   Status bring_home(const LinkedPlan& plan, int64_t position);
   Status make_current(ValueId value, int processor, int64_t rows);
   bool follows_in_queue(const LinkedPlan& body, const LinkedPlan& head) const;
@@ -160,7 +174,11 @@ class Executor {
   Status wait_for_any(const LinkedPlan& plan, const std::atomic<bool>* cancel);
   Status wait(int processor, const Fence& fence, Nanos expected);
   void flush();
+  static Interval interval(const Flight& flight);
   void learn(const LinkedPlan& plan);
+  bool has_own_memory(const LinkedPlan& plan) const;
+  /// Learns from the pass that is left to be learnt from, if there is one.
+  void settle();
   Status drain();
   void count(const LinkedPlan& plan, int64_t position);
   void note_written(const LinkedPlan& plan);
@@ -182,11 +200,14 @@ class Executor {
   Sync sync_ = Sync::kFast;
   StepTimes times_;
   Waiter waiter_;
-  std::array<std::vector<Flight>, 2> flights_;  // of the body's steps, and the head's
-  std::vector<int> control_cpus_;               // control_cpus() of processor.h
-  std::vector<size_t> next_;                    // by processor: how many of its steps are submitted
-  std::vector<Nanos> tail_;      // by processor: when all that is submitted is expected to be done
-  std::vector<bool> unflushed_;  // by processor
+  /// Of the body's steps, and the head's; twice, as the pass before may not be learnt from yet.
+  std::array<std::array<std::vector<Flight>, 2>, 2> flights_;
+  size_t turn_ = 0;
+  std::optional<Pass> unsettled_;
+  std::vector<int> control_cpus_;  // control_cpus() of processor.h
+  std::vector<size_t> next_;       // by processor: how many of its steps are submitted
+  std::vector<Nanos> tail_;        // by processor: when all that is submitted is expected to be done
+  std::vector<bool> unflushed_;    // by processor
   std::vector<Binding> moved_inputs_;
   std::vector<int> together_;  // steps with one interval, while learn() looks at them
   std::vector<Nanos> busy_;    // by processor, in one pass

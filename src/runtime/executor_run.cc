@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "base/threads.h"
 #include "runtime/executor.h"
@@ -348,6 +349,12 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
                                           plan.tokens, position, capacity_.context));
   }
   const Nanos begin = clock_.now();
+  turn_ = unsettled_ ? 1 - unsettled_->turn : turn_;
+  bool later = false;
+  for (const LinkedPlan* p : plans) {
+    later = later || (p != nullptr && has_own_memory(*p));
+  }
+  waiter_.stay_ready(later);
   failed_ = -1;
   std::fill(next_.begin(), next_.end(), 0);
   std::fill(tail_.begin(), tail_.end(), Nanos{});
@@ -364,27 +371,55 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
     std::fill(next_.begin(), next_.end(), 0);
     status = status.ok() ? run_fast(*plans[1], 0, first_row, nullptr) : status;
   }
+  settle();
   const Status drained = drain();
   if (!status.ok()) {
     return status;
   }
   HETERO_RETURN_IF_ERROR(drained);
-  const Nanos end = clock_.now();
-  std::fill(busy_.begin(), busy_.end(), Nanos{});
-  std::fill(pace_.begin(), pace_.end(), Pace{});
-  std::fill(free_.begin(), free_.end(), Nanos{});
   for (const LinkedPlan* ran : plans) {
     if (ran != nullptr) {
       note_written(*ran);
-      count(*ran, ran->head ? 0 : position);  // the trace's predictions must not know the outcome
+    }
+  }
+  unsettled_ = Pass{plans, position, clock_.now() - begin, turn_};
+  if (!later) {
+    settle();
+  }
+  return {};
+}
+
+/// Whether a device has memory of its own. Such devices are fast, and idle between two passes: so what there
+/// is to learn from one is looked at while the next one runs.
+bool Executor::has_own_memory(const LinkedPlan& plan) const {
+  for (size_t p = 0; p < plan.queues.size(); ++p) {
+    if (!plan.queues[p].empty() && !processors_[p]->traits().coherent) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Executor::settle() {
+  if (!unsettled_) {
+    return;
+  }
+  const Pass pass = *std::exchange(unsettled_, std::nullopt);
+  const size_t turn = std::exchange(turn_, pass.turn);
+  std::fill(busy_.begin(), busy_.end(), Nanos{});
+  std::fill(pace_.begin(), pace_.end(), Pace{});
+  std::fill(free_.begin(), free_.end(), Nanos{});
+  for (const LinkedPlan* ran : pass.plans) {
+    if (ran != nullptr) {
+      count(*ran, ran->head ? 0 : pass.position);  // the trace's predictions must not know the outcome
       learn(*ran);
     }
   }
   for (size_t p = 0; p < busy_.size(); ++p) {
     use_[p].busy += busy_[p];
-    use_[p].wait += std::max(Nanos{}, end - begin - busy_[p]);
+    use_[p].wait += std::max(Nanos{}, pass.time - busy_[p]);
   }
-  return {};
+  turn_ = turn;
 }
 
 void Executor::note_written(const LinkedPlan& plan) {
@@ -396,6 +431,14 @@ void Executor::note_written(const LinkedPlan& plan) {
       home.copies[static_cast<size_t>(w.processor)] = true;
     }
   }
+}
+
+/// When a step ran; where its queue has timestamps for several submissions at a time, when these did, in the
+/// last one of them, which may be the step's download.
+Interval Executor::interval(const Flight& flight) {
+  const Interval ran = flight.ran.timeline->interval(flight.ran.ticket);
+  const bool known = ran.end > Nanos{} || flight.visible.ticket == flight.ran.ticket;
+  return known ? ran : flight.visible.timeline->interval(flight.visible.ticket);
 }
 
 void Executor::learn(const LinkedPlan& plan) {
@@ -414,13 +457,13 @@ void Executor::learn(const LinkedPlan& plan) {
       const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);
       predicted += should;
       known = known && should > Nanos{};
-      const Interval interval = flight.ran.timeline->interval(flight.ran.ticket);
-      if (interval.end == Nanos{}) {
+      const Interval at = interval(flight);
+      if (at.end == Nanos{}) {
         continue;
       }
       const Nanos begin = std::max(free, flown[static_cast<size_t>(queue[first])].submitted);
-      const Nanos took = std::max(Nanos{}, interval.end - begin);
-      const Nanos ran = interval.end - interval.begin;
+      const Nanos took = std::max(Nanos{}, at.end - begin);
+      const Nanos ran = at.end - at.begin;
       if (known) {
         pace_[p].busy += ran;
         pace_[p].predicted += predicted;
@@ -430,7 +473,7 @@ void Executor::learn(const LinkedPlan& plan) {
         together_.push_back(step(j).time);
       }
       times_.saw_together(together_, took, ran);
-      free = interval.end;
+      free = at.end;
       first = k + 1;
       predicted = {};
       known = true;
@@ -443,15 +486,15 @@ void Executor::count(const LinkedPlan& plan, int64_t position) {
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const LinkedStep& step = plan.steps[i];
     const auto p = static_cast<size_t>(step.processor);
-    const Interval interval = flown[i].ran.timeline->interval(flown[i].ran.ticket);
-    busy_[p] += interval.end - interval.begin;
+    const Interval at = interval(flown[i]);
+    busy_[p] += at.end - at.begin;
     use_[p].steps += 1;
     use_[p].macs +=
         graph_.op(step.op).is<Attention>()
             ? op_macs(graph_, step.op, 0, graph_.output_cols(step.op), step.tokens, position + step.first_row)
             : step.macs;
-    if (trace_ != nullptr && interval.end > interval.begin) {
-      trace_->add(processors_[p]->info().id, graph_.op(step.op).name, interval, step.tokens,
+    if (trace_ != nullptr && at.end > at.begin) {
+      trace_->add(processors_[p]->info().id, graph_.op(step.op).name, at, step.tokens,
                   step.predicted > Nanos{} ? step.predicted : times_.ran(step.time));
     }
   }

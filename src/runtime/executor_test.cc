@@ -371,6 +371,26 @@ TEST(Executor, AloneOnADeviceNothingMovesBetweenLayers) {
   ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(16), 0).ok());
   ASSERT_TRUE(machine.head(Strategy::kGpu, 15, 1).ok());
   EXPECT_EQ(machine.gpu->transfers(), 2);  // token ids in, logits out
+  EXPECT_EQ(machine.gpu->unexpected_transfers(), 0);
+}
+
+TEST(Executor, APassOfADeviceWithMemoryOfItsOwnIsLearntFromInTheNextOneOrWhenAsked) {
+  FakeScript discrete;
+  discrete.traits.coherent = false;
+  Machine machine(discrete, {});
+  Trace trace;
+  machine.executor->set_trace(&trace);
+  ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(16), 0).ok());
+  EXPECT_EQ(trace.size(), 0u);
+  const auto first = static_cast<size_t>(machine.gpu->submitted());
+  ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(1), 16).ok());
+  EXPECT_EQ(trace.size(), first);
+  EXPECT_EQ(machine.executor->use()[1].steps, machine.gpu->submitted());
+  EXPECT_EQ(trace.size(), static_cast<size_t>(machine.gpu->submitted()));
+  ASSERT_TRUE(machine.body(Strategy::kGpu, some_ids(1), 17).ok());
+  machine.executor->set_trace(nullptr);
+  EXPECT_EQ(trace.size(), static_cast<size_t>(machine.gpu->submitted()));
+  EXPECT_FALSE(machine.executor->report().empty());
 }
 
 TEST(Executor, CompilesASliceOnceForAllLengthsOfADynamicProcessor) {

@@ -54,7 +54,7 @@ SlotAssignment assign_slots(const Graph& graph, const RowCapacity& capacity, int
         best = s;
       }
     }
-    if (best < 0 || graph.value(id).rows == Rows::kContext) {
+    if (best < 0 || graph.value(id).rows == Rows::kContext || id == graph.logits) {
       best = static_cast<int>(result.slots.size());
       result.slots.push_back({});
       free_after.push_back(-1);

@@ -27,8 +27,9 @@ struct SlotAssignment {
 
 /// Gives every value a slot such that two values share one only if the first is never read once
 /// the second is written. KV caches and what the output head reads from the body keep a slot of
-/// their own. Best fit, in the order of the operators. `joined`: a value is taken as read until so many
-/// operators after its last reader, for processors that run some in one piece (Traits::joined).
+/// their own, and so do the logits, whose memory drivers of some GPUs pin. Best fit, in the order of the
+/// operators. `joined`: a value is taken as read until so many operators after its last reader, for
+/// processors that run some in one piece (Traits::joined).
 SlotAssignment assign_slots(const Graph& graph, const RowCapacity& capacity, int joined = 0);
 
 }  // namespace hetero

@@ -45,6 +45,13 @@ TEST(Slots, NoValueIsOverwrittenBeforeItsLastReader) {
   }
 }
 
+TEST(Slots, LogitsHaveMemoryThatNothingElseUses) {
+  const TinyGraph tiny(3);
+  const SlotAssignment a = assign_slots(tiny.graph, {64, 4, 128});
+  const int slot = a.slot_of[static_cast<size_t>(tiny.graph.logits)];
+  EXPECT_EQ(std::count(a.slot_of.begin(), a.slot_of.end(), slot), 1);
+}
+
 TEST(Slots, EveryValueFits) {
   const TinyGraph tiny(3);
   const RowCapacity capacity{64, 4, 128};

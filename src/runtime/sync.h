@@ -101,6 +101,10 @@ class Waiter {
   /// it, since the end is near.
   bool poll(Nanos expected, const Fence& waker = {});
 
+  /// Whether what comes behind a wait is to be done fast: no sleep then lasts long enough for the core to
+  /// lose what its caches hold.
+  void stay_ready(bool ready) { ready_ = ready; }
+
   Nanos slept() const { return slept_; }
 
  private:
@@ -111,6 +115,7 @@ class Waiter {
   Nanos late_{};       // by how much sleeps end late here, usually
   Nanos late_more_{};  // and how far that is off
   Nanos slept_{};
+  bool ready_ = false;
   int turns_ = 0;          // of polling
   Nanos began_{};          // of this wait
   Nanos early_{};          // how much earlier than expected it may end

@@ -1,4 +1,4 @@
-// One token through up to four layers of a Llama in one kernel, for GPUs: norm, qkv, rope, attention, o,
+// One token through any number of layers of a Llama in one kernel, for GPUs: norm, qkv, rope, attention, o,
 // norm, gate and up, SwiGLU, down. As many work-groups as the device runs at once, each to the end; between
 // steps they wait for each other at a counter in memory. What a step leaves to the next lies in `room`. The
 // first weights of the next step are on their way to registers meanwhile.
@@ -9,7 +9,7 @@
 // linear_gpu_matrix.cl holds 16 bytes. As it is in a word, a number of four bits is a subnormal bfloat16, so
 // a mask is all that decoding takes; the 8 that it is too large by goes into what the units add to.
 //
-// Host: LAYER_LANES, HEAD_DIM (64 or 128), QUERIES (query heads of one kv head: 1, 2, 4 or 8), EMULATE: 1
+// Host: LAYER_LANES, MOST_LAYERS, HEAD_DIM (64 or 128), QUERIES (query heads of one kv head: 1, 2, 4 or 8), EMULATE: 1
 // to compute the products without units for matrices.
 
 #if EMULATE  // compilers for CPUs take minutes for unrolled loops with barriers around
@@ -30,11 +30,13 @@
 #define SET_TILES 16
 #define PARTS WARPS
 #endif
+#define AT_ONCE 8        // elements of x that a work-item asks for
 #define PATIENCE (1 << 22)  // turns of waiting for other groups; seconds
 
 #define SPAN 512           // keys whose scores are in local memory
 #define TOPS 16            // work-items that find a head's largest score
 #define PAIR_LANES (HEAD_DIM / 2)
+#define V_AHEAD 4
 #define SUBSETS (LAYER_LANES / PAIR_LANES)  // of keys, each for all elements
 #define QUERY_ROW (HEAD_DIM + 4)
 #define PART_FLOATS (QUERIES * (HEAD_DIM + 2))
@@ -72,6 +74,11 @@ inline float quad_sum(float v) {
   v += w;
   __asm__ volatile("shfl.sync.bfly.b32 %0, %1, 2, 0x1f, 0xffffffff;" : "=f"(w) : "f"(v));
   return v + w;
+}
+inline float from_lane(float v, int other) {  // of the lane whose number differs in the bits of `other`
+  float w;
+  __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(w) : "f"(v), "r"(other));
+  return w;
 }
 inline float warp_sum(float v) {
   float w;
@@ -293,19 +300,17 @@ inline void multiply(float* sums, const Stage* stage, const Product* p, int chun
 
 // Element e of a head of q or k, rotated.
 inline float roped(global const float* head, global const float* table, int e, int rotary_dims, int halves) {
-  if (e >= rotary_dims) {
-    return head[e];
-  }
   const int pairs = rotary_dims / 2;
-  const int pair = halves ? e % pairs : e / 2;
-  const int second = halves ? e >= pairs : e & 1;
+  const int at = min(e, rotary_dims - 1);  // no branches, so that loads of several calls are on their way at once
+  const int pair = halves ? at % pairs : at / 2;
+  const int second = halves ? at >= pairs : at & 1;
   const float a = head[halves ? pair : 2 * pair], b = head[halves ? pair + pairs : 2 * pair + 1];
   const float c = table[2 * pair], s = table[2 * pair + 1];
-  return second ? mad(a, s, b * c) : mad(a, c, -(b * s));
+  const float rotated = second ? mad(a, s, b * c) : mad(a, c, -(b * s));
+  return e < rotary_dims ? rotated : head[e];
 }
 
-inline float8 cache8(global const half* p) {
-  const uint4 raw = *(global const uint4*)p;
+inline float8 eight_of(uint4 raw) {
   return (float8)(halves_of(raw.s0), halves_of(raw.s1), halves_of(raw.s2), halves_of(raw.s3));
 }
 
@@ -321,17 +326,18 @@ inline void attend(global const float* qkv, global const float* table, global ha
   local float* tops = queries + QUERIES * QUERY_ROW;
   local float* scores = tops + QUERIES * TOPS;
   local float* subset_sums = scores;
+  global const float* k_head = qkv + (kv_heads * QUERIES + kv) * HEAD_DIM;
+  const float own_k = roped(k_head, table, lane % HEAD_DIM, rotary_dims, halves);
+  const float own_v = k_head[kv_heads * HEAD_DIM + lane % HEAD_DIM];
+  UNROLL
   for (int i = 0; i < (QUERIES * HEAD_DIM + LAYER_LANES - 1) / LAYER_LANES; ++i) {
-    const int e = lane + i * LAYER_LANES;
-    if (e < QUERIES * HEAD_DIM) {
-      queries[e / HEAD_DIM * QUERY_ROW + e % HEAD_DIM] =
-          scale * roped(qkv + (kv * QUERIES + e / HEAD_DIM) * HEAD_DIM, table, e % HEAD_DIM, rotary_dims, halves);
-    }
+    const int e = min(lane + i * LAYER_LANES, QUERIES * HEAD_DIM - 1);  // the last one again and again
+    queries[e / HEAD_DIM * QUERY_ROW + e % HEAD_DIM] =
+        scale * roped(qkv + (kv * QUERIES + e / HEAD_DIM) * HEAD_DIM, table, e % HEAD_DIM, rotary_dims, halves);
   }
   if (end == seen && lane < HEAD_DIM) {
-    global const float* k_head = qkv + (kv_heads * QUERIES + kv) * HEAD_DIM;
-    vstore_half(roped(k_head, table, lane, rotary_dims, halves), 0, k_cache + (long)(seen - 1) * stride + lane);
-    vstore_half(k_head[kv_heads * HEAD_DIM + lane], 0, v_cache + (long)(seen - 1) * stride + lane);
+    vstore_half(own_k, 0, k_cache + (long)(seen - 1) * stride + lane);
+    vstore_half(own_v, 0, v_cache + (long)(seen - 1) * stride + lane);
   }
   float top[QUERIES], total[QUERIES], sums[QUERIES][2];
   UNROLL
@@ -343,16 +349,48 @@ inline void attend(global const float* qkv, global const float* table, global ha
   for (int first = begin; first < end; first += SPAN) {
     const int count = min(SPAN, end - first);
     const int h_mine = lane % QUERIES;
+    // What is needed first of v is on its way while scores are computed.
+    const int subset = lane / PAIR_LANES;
+    global const uint* v = (global const uint*)(v_cache + (long)first * stride) + lane % PAIR_LANES;
+    uint ahead[V_AHEAD];
+    UNROLL
+    for (int i = 0; i < V_AHEAD; ++i) {
+      ahead[i] = v[(long)min(i * SUBSETS + subset, count - 1) * stride / 2];
+    }
     for (int i = 0; i < (count * QUERIES + LAYER_LANES - 1) / LAYER_LANES; ++i) {
       const int key = min((lane + i * LAYER_LANES) / QUERIES, count - 1);  // the last one again and again
       global const half* k = k_cache + (long)(first + key) * stride;
-      local const float4* q = (local const float4*)(queries + h_mine * QUERY_ROW);
       float score = 0.0f;
-      UNROLL
+#if EMULATE
+      local const float4* q = (local const float4*)(queries + h_mine * QUERY_ROW);
       for (int j = 0; j < HEAD_DIM / 8; ++j) {
-        const float8 v = cache8(k + j * 8);
-        score += dot(q[2 * j], v.lo) + dot(q[2 * j + 1], v.hi);
+        const float8 eight = eight_of(*(global const uint4*)(k + j * 8));
+        score += dot(q[2 * j], eight.lo) + dot(q[2 * j + 1], eight.hi);
       }
+#else
+      // Of a key, each of QUERIES lanes has every QUERIES-th eight elements, for all heads.
+      uint4 eights[HEAD_DIM / 8 / QUERIES];
+      float dots[QUERIES];
+      UNROLL
+      for (int j = 0; j < HEAD_DIM / 8 / QUERIES; ++j) {
+        eights[j] = *(global const uint4*)(k + (j * QUERIES + h_mine) * 8);
+      }
+      UNROLL
+      for (int h = 0; h < QUERIES; ++h) {
+        dots[h] = 0.0f;
+        UNROLL
+        for (int j = 0; j < HEAD_DIM / 8 / QUERIES; ++j) {
+          local const float4* q = (local const float4*)(queries + h * QUERY_ROW + (j * QUERIES + h_mine) * 8);
+          const float8 eight = eight_of(eights[j]);
+          dots[h] += dot(q[0], eight.lo) + dot(q[1], eight.hi);
+        }
+        UNROLL
+        for (int other = 1; other < QUERIES; other *= 2) {
+          dots[h] += from_lane(dots[h], other);
+        }
+        score = h == h_mine ? dots[h] : score;
+      }
+#endif
       scores[h_mine * SPAN + key] = score;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -384,20 +422,26 @@ inline void attend(global const float* qkv, global const float* table, global ha
       }
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    const int subset = lane / PAIR_LANES;
-    global const uint* v = (global const uint*)(v_cache + (long)first * stride) + lane % PAIR_LANES;
+#define ADD_UP(i, pair)                                                 \
+  {                                                                     \
+    const int key = min((i) * SUBSETS + subset, count - 1);             \
+    const float2 values = halves_of(pair);                              \
+    const float counts = (i) * SUBSETS + subset < count ? 1.0f : 0.0f;  \
+    UNROLL                                                              \
+    for (int h = 0; h < QUERIES; ++h) {                                 \
+      const float weight = scores[h * SPAN + key] * counts;             \
+      total[h] += weight;                                               \
+      sums[h][0] = fma(weight, values.x, sums[h][0]);                   \
+      sums[h][1] = fma(weight, values.y, sums[h][1]);                   \
+    }                                                                   \
+  }
+    UNROLL
+    for (int i = 0; i < V_AHEAD; ++i) {
+      ADD_UP(i, ahead[i])
+    }
     UNROLL_4
-    for (int i = 0; i < (count + SUBSETS - 1) / SUBSETS; ++i) {
-      const int key = min(i * SUBSETS + subset, count - 1);
-      const float2 values = halves_of(v[(long)key * stride / 2]);
-      const float counts = i * SUBSETS + subset < count ? 1.0f : 0.0f;
-      UNROLL
-      for (int h = 0; h < QUERIES; ++h) {
-        const float weight = scores[h * SPAN + key] * counts;
-        total[h] += weight;
-        sums[h][0] = fma(weight, values.x, sums[h][0]);
-        sums[h][1] = fma(weight, values.y, sums[h][1]);
-      }
+    for (int i = V_AHEAD; i < (count + SUBSETS - 1) / SUBSETS; ++i) {
+      ADD_UP(i, v[(long)min(i * SUBSETS + subset, count - 1) * stride / 2])
     }
     barrier(CLK_LOCAL_MEM_FENCE);
   }
@@ -473,31 +517,42 @@ inline void attend(global const float* qkv, global const float* table, global ha
   barrier(CLK_LOCAL_MEM_FENCE);
 }
 
-#define LAYER_ARGUMENTS(i)                                                                                       \
-  global const float *norm##i, global const uchar *qkv##i, long qkv_at##i, global half *k##i, long k_at##i,      \
-      global half *v##i, long v_at##i, global const uchar *o##i, long o_at##i, global const float *middle##i,    \
-      global const uchar *gate_up##i, long gate_up_at##i, global const uchar *down##i, long down_at##i
-#define OF_LAYER(l, what) ((l) == 0 ? what(0) : (l) == 1 ? what(1) : (l) == 2 ? what(2) : what(3))
-#define QKV(i) (qkv##i + qkv_at##i)
-#define K_CACHE(i) (k##i + k_at##i)
-#define V_CACHE(i) (v##i + v_at##i)
-#define O(i) (o##i + o_at##i)
-#define GATE_UP(i) (gate_up##i + gate_up_at##i)
-#define DOWN(i) (down##i + down_at##i)
-#define NORM_OF(i) norm##i
-#define MIDDLE(i) middle##i
+// Where a layer's memory lies, offsets included: numbers of a table, since a kernel with all of it as arguments takes
+// the host a third of a microsecond for each.
+#define ADDRESSES 8
+#define OF_LAYER(l, what) what(layer_at[(l) * ADDRESSES + what##_ADDRESS])
+#define NORM_ADDRESS 0
+#define QKV_ADDRESS 1
+#define K_CACHE_ADDRESS 2
+#define V_CACHE_ADDRESS 3
+#define O_ADDRESS 4
+#define MIDDLE_ADDRESS 5
+#define GATE_UP_ADDRESS 6
+#define DOWN_ADDRESS 7
+#define NORM(address) ((global const float*)(address))
+#define MIDDLE(address) ((global const float*)(address))
+#define K_CACHE(address) ((global half*)(address))
+#define V_CACHE(address) ((global half*)(address))
+#define QKV(address) ((global const uchar*)(address))
+#define O(address) ((global const uchar*)(address))
+#define GATE_UP(address) ((global const uchar*)(address))
+#define DOWN(address) ((global const uchar*)(address))
+
+// Where `memory` lies, for tables of layers.
+kernel void address_of(global const uchar* memory, global ulong* address) { *address = (ulong)memory; }
 
 // s and y: of the last layer, the second norm's sum and what down makes of it. Caches are f16, with rows of
 // kv_heads * HEAD_DIM in `stride`. tokens: 0 does nothing; 2 only tries `layers` barriers.
 __attribute__((reqd_work_group_size(LAYER_LANES, 1, 1)))
 kernel void layers_of_token(global const float* x, long x_at, global const float* r, long r_at, int has_residual,
                             global const float* table, long table_at, global float* s, long s_at, global float* y,
-                            long y_at, LAYER_ARGUMENTS(0), LAYER_ARGUMENTS(1), LAYER_ARGUMENTS(2), LAYER_ARGUMENTS(3),
-                            global float* room, global uint* sync, uint arrived, int layers, int width, int ffn,
-                            int kv_heads, int stride, int span, int parts, float scale, int rotary_dims, int halves,
-                            float eps, float middle_eps, int gelu, int position, int tokens) {
+                            long y_at, global const ulong* addresses, global float* room, global uint* sync,
+                            uint arrived, int layers, int width, int ffn, int kv_heads, int stride, int span, int parts,
+                            float scale, int rotary_dims, int halves, float eps, float middle_eps, int gelu,
+                            int position, int tokens) {
   local float shared[MAX_OF(PARTS_FLOATS, ROOM_FLOATS)] __attribute__((aligned(16)));
   local float squares[SQUARES];
+  local ulong layer_at[MOST_LAYERS * ADDRESSES];
   local int flag;
   const int lane = get_local_id(0);
   const int warp = lane / 32;
@@ -531,6 +586,10 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
   : (step) == 2 ? (Product){OF_LAYER(l, GATE_UP), (global const uint4*)normed, width, ffn / 8, ffn}         \
                 : (Product){OF_LAYER(l, DOWN), (global const uint4*)gated, ffn, width / 16, 0}
 
+  for (int i = lane; i < layers * ADDRESSES; i += LAYER_LANES) {
+    layer_at[i] = addresses[i];
+  }
+  barrier(CLK_LOCAL_MEM_FENCE);
   Stage stage;
   Product next = PRODUCT_OF(0, 0);
   if (tiles_of(next) > 0) {
@@ -539,12 +598,21 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
   // Every group makes the same of x and r.
   x += x_at;
   r += r_at;
-  for (int i = 0; i < (width + LAYER_LANES - 1) / LAYER_LANES; ++i) {
-    const int e = lane + i * LAYER_LANES;
-    if (e < width) {
-      const float sum = x[e] + (has_residual ? r[e] : 0.0f);
-      sum_room[e] = sum;
-      put_split(normed, e, sum * norm0[e]);
+  for (int begin = lane; begin < width; begin += AT_ONCE * LAYER_LANES) {
+    float sums[AT_ONCE], weights[AT_ONCE];
+    UNROLL
+    for (int i = 0; i < AT_ONCE; ++i) {  // all are on their way before the first is written
+      const int e = min(begin + i * LAYER_LANES, width - 1);
+      sums[i] = x[e] + (has_residual ? r[e] : 0.0f);
+      weights[i] = OF_LAYER(0, NORM)[e];
+    }
+    UNROLL
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const int e = begin + i * LAYER_LANES;
+      if (e < width) {
+        sum_room[e] = sums[i];
+        put_split(normed, e, sums[i] * weights[i]);
+      }
     }
   }
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
@@ -563,15 +631,16 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
     const int chunks = (now.k / 128 + WARPS * QUADS - 1) / (WARPS * QUADS);
     float factor = SUM_SCALE;
     if (!normalizes && !final && lane < 2 * tiles) {  // which would wait behind the next step's weights
-      to_l2((step == 1 ? OF_LAYER(l, MIDDLE) : OF_LAYER(l + 1, NORM_OF)) +
+      to_l2((step == 1 ? OF_LAYER(l, MIDDLE) : OF_LAYER(l + 1, NORM)) +
             (get_group_id(0) + lane / 2 * groups) * 16 + lane % 2 * 8);
     }
     if (normalizes) {
       float4 sum = 0.0f;
-      for (int i = 0; i < (width + 4 * LAYER_LANES - 1) / (4 * LAYER_LANES); ++i) {
-        const int e = (lane + i * LAYER_LANES) * 4;
-        const float4 v = e < width ? *(global const float4*)(sum_room + e) : (float4)(0.0f);
-        sum = fma(v, v, sum);
+      for (int begin = 4 * lane; begin < width; begin += 8 * LAYER_LANES) {
+        const int next = begin + 4 * LAYER_LANES;
+        const float4 v = *(global const float4*)(sum_room + begin);
+        const float4 w = next < width ? *(global const float4*)(sum_room + next) : (float4)(0.0f);
+        sum = fma(w, w, fma(v, v, sum));
       }
 #if EMULATE
       squares[lane] = (sum.x + sum.y) + (sum.z + sum.w);
@@ -638,7 +707,7 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
         } else {
           const float v = sum_room[row] + sum;
           sum_room[row] = v;
-          put_split(normed, row, v * (step == 1 ? OF_LAYER(l, MIDDLE)[row] : OF_LAYER(l + 1, NORM_OF)[row]));
+          put_split(normed, row, v * (step == 1 ? OF_LAYER(l, MIDDLE)[row] : OF_LAYER(l + 1, NORM)[row]));
         }
       }
       if (set + SET_TILES < tiles) {
