@@ -64,7 +64,7 @@ bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const
       return reads(0, kNorm, 0) && p.cols == part(layer[kNorm]).cols;
     case kRope: {
       const int64_t rows = (p.rope.heads + 2 * p.rope.kv_heads) * p.rope.head_dim;
-      return reads(0, kQkv, 0) && part(layer[kQkv]).rows == rows;
+      return p.rope.rotary_dims >= 2 && reads(0, kQkv, 0) && part(layer[kQkv]).rows == rows;
     }
     case kAttend: {
       const Binding& k = next.inputs[1];
