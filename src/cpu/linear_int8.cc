@@ -107,12 +107,14 @@ void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& k
   const int64_t macs = kernels.lanes * k * tokens;  // of one panel
   const int64_t wanted = pool.size() * int64_t{4};  // ranges
   const int64_t together = tokens < kLeastRows ? 1 : std::clamp<int64_t>(panels / wanted, 1, kTogether);
-  const int64_t least = std::max(together, ceil_div(kMacsPerUnit, macs));
+  const int64_t worth_waking = ceil_div(kMacsPerUnit, macs);
+  const int64_t least = std::max(together, worth_waking);
   const int64_t cuts = pool.size() == 1 ? 1
                                         : std::clamp<int64_t>(wanted / std::max<int64_t>(panels / least, 1),
                                                               1, std::max<int64_t>(tokens / kLeastRows, 1));
   const int64_t part = round_up(ceil_div(tokens, cuts), step);
-  for_ranges(pool, cuts, panels, least, panels, [&](int64_t cut, int64_t begin, int64_t end, int) {
+  // The last ranges may be single panels: of 18 in pairs, one of two threads would have 10.
+  for_ranges(pool, cuts, panels, worth_waking, panels, [&](int64_t cut, int64_t begin, int64_t end, int) {
     const int64_t first = cut * part;
     const int64_t rows = std::min(part, tokens - first);
     for (const PackedSegment& s : segments) {
