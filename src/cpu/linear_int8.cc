@@ -9,7 +9,8 @@ namespace {
 constexpr int64_t kLeastRows = 96;
 // Multiply-accumulates that are worth waking another thread for.
 constexpr int64_t kMacsPerUnit = 128 * 1024;
-// Panels that many rows are better read for at a time.
+// Panels that many rows are better read for at a time: rows are not cut where that leaves fewer. (The last
+// ranges are shorter.)
 constexpr int64_t kTogether = 4;
 // Bytes of weights to pack before the mapped original is given back.
 constexpr int64_t kPackBytes = 1024 * 1024;

@@ -37,7 +37,7 @@ class OpenClBuffer : public Buffer {
 
   /// Where kernels found mem(); 0: nobody has asked yet.
   uint64_t device_address() const { return device_address_; }
-  void set_device_address(uint64_t address) const { device_address_ = address; }
+  void set_device_address(uint64_t address) { device_address_ = address; }
 
  private:
   friend class KernelMemory;
@@ -46,7 +46,7 @@ class OpenClBuffer : public Buffer {
   std::byte* host_;
   Bytes size_;
   Bytes lead_ = 0;
-  mutable uint64_t device_address_ = 0;
+  uint64_t device_address_ = 0;
   ClMem mem_;
   bool asked_to_pin_ = false;
   ClMem pinned_;  // in mode kCopy, what makes the driver pin host(), so that copies need no staging

@@ -23,7 +23,6 @@ constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, K
 // The first kernel of a pass is short, so that the device begins while the host goes on with the rest.
 constexpr int64_t kFirstLayers = 2;
 constexpr int64_t kMostLayers = 128;
-constexpr size_t kAddresses = 8;  // of a layer
 constexpr size_t kMostTables = 64;
 constexpr int64_t kMatrixLanes = 512;
 constexpr int64_t kEmulatedLanes = 128;
@@ -149,7 +148,7 @@ Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
   return {};
 }
 
-Result<uint64_t> LayerRunner::address(const OpenClBuffer& buffer) {
+Result<uint64_t> LayerRunner::address(OpenClBuffer& buffer) {
   if (buffer.device_address() == 0) {
     KernelQueue queue{api_, queue_, Events::kNone, {}, {}};
     KernelCall call(queue, address_of_);
@@ -164,7 +163,7 @@ Result<uint64_t> LayerRunner::address(const OpenClBuffer& buffer) {
   return buffer.device_address();
 }
 
-/// Most passes have the layers of the one before.
+/// In the order of layers_gpu.cl. Most passes have the layers of the one before.
 Result<const OpenClBuffer*> LayerRunner::table_of(int64_t layers) {
   addresses_.clear();
   for (int64_t i = 0; i < layers; ++i) {
@@ -176,7 +175,7 @@ Result<const OpenClBuffer*> LayerRunner::table_of(int64_t layers) {
     };
     const auto cache = [&](size_t input) -> Status {
       const Binding& b = layer[kAttend].inputs[input];
-      HETERO_TRY(const uint64_t at, address(*static_cast<const OpenClBuffer*>(b.buffer)));
+      HETERO_TRY(const uint64_t at, address(*static_cast<OpenClBuffer*>(b.buffer)));
       addresses_.push_back(at + static_cast<uint64_t>(b.offset) * sizeof(cl_half));
       return {};
     };

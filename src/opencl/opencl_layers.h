@@ -46,7 +46,7 @@ class LayerRunner {
   /// The layers that are held, or without a table only so many barriers, as a trial.
   Status run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer* table, int64_t layers);
   /// Where kernels find a buffer. Waits for the device when it is asked for the first time.
-  Result<uint64_t> address(const OpenClBuffer& buffer);
+  Result<uint64_t> address(OpenClBuffer& buffer);
   /// Addresses of all that the held layers read and write, on the device.
   Result<const OpenClBuffer*> table_of(int64_t layers);
   Status try_groups(cl_kernel kernel, bool* together);

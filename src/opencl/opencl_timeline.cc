@@ -51,13 +51,9 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
 
 uint64_t OpenClTimeline::add_transfer(ClEvent event, const std::string& what) {
   const std::lock_guard lock(mutex_);
-  Entry& slot = next_entry(what);
-  if (mark_queue_ == nullptr) {
-    slot.last = std::move(event);
-  } else {
-    mark_by(std::move(event));
-  }
-  return slot.ticket;
+  next_entry(what);
+  mark_by(std::move(event));
+  return issued_;
 }
 
 uint64_t OpenClTimeline::add_step(const std::string& what) {

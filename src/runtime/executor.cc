@@ -357,7 +357,7 @@ Status Executor::expect_copies(const LinkedPlan& linked) {
       }
     }
   }
-  for (const LinkedPlan::External& e : linked.externals) {
+  for (const LinkedPlan::External& e : linked.externals) {  // of these, each pass brings new ids
     Processor& reader = *processors_[static_cast<size_t>(e.processor)];
     if (e.value == graph_.ids && !reader.traits().coherent) {
       HETERO_TRY(Buffer* const ids, buffer(slots_.slot_of[static_cast<size_t>(e.value)], e.processor));

@@ -30,13 +30,13 @@
 #define SET_TILES 16
 #define PARTS WARPS
 #endif
-#define AT_ONCE 8        // elements of x that a work-item asks for
+#define AT_ONCE 8           // elements of x that a work-item asks for
 #define PATIENCE (1 << 22)  // turns of waiting for other groups; seconds
 
 #define SPAN 512           // keys whose scores are in local memory
 #define TOPS 16            // work-items that find a head's largest score
 #define PAIR_LANES (HEAD_DIM / 2)
-#define V_AHEAD 4
+#define V_AHEAD 4          // keys whose v a work-item asks for ahead
 #define SUBSETS (LAYER_LANES / PAIR_LANES)  // of keys, each for all elements
 #define QUERY_ROW (HEAD_DIM + 4)
 #define PART_FLOATS (QUERIES * (HEAD_DIM + 2))
@@ -520,23 +520,16 @@ inline void attend(global const float* qkv, global const float* table, global ha
 // Where a layer's memory lies, offsets included: numbers of a table, since a kernel with all of it as arguments takes
 // the host a third of a microsecond for each.
 #define ADDRESSES 8
-#define OF_LAYER(l, what) what(layer_at[(l) * ADDRESSES + what##_ADDRESS])
-#define NORM_ADDRESS 0
-#define QKV_ADDRESS 1
-#define K_CACHE_ADDRESS 2
-#define V_CACHE_ADDRESS 3
-#define O_ADDRESS 4
-#define MIDDLE_ADDRESS 5
-#define GATE_UP_ADDRESS 6
-#define DOWN_ADDRESS 7
-#define NORM(address) ((global const float*)(address))
-#define MIDDLE(address) ((global const float*)(address))
-#define K_CACHE(address) ((global half*)(address))
-#define V_CACHE(address) ((global half*)(address))
-#define QKV(address) ((global const uchar*)(address))
-#define O(address) ((global const uchar*)(address))
-#define GATE_UP(address) ((global const uchar*)(address))
-#define DOWN(address) ((global const uchar*)(address))
+#define OF_LAYER(l, what) TABLE_ENTRY(l, what)
+#define TABLE_ENTRY(l, type, index) ((global type*)(layer_at[(l) * ADDRESSES + index]))
+#define NORM const float, 0
+#define QKV const uchar, 1
+#define K_CACHE half, 2
+#define V_CACHE half, 3
+#define O const uchar, 4
+#define MIDDLE const float, 5
+#define GATE_UP const uchar, 6
+#define DOWN const uchar, 7
 
 // Where `memory` lies, for tables of layers.
 kernel void address_of(global const uchar* memory, global ulong* address) { *address = (ulong)memory; }
@@ -637,9 +630,9 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
     if (normalizes) {
       float4 sum = 0.0f;
       for (int begin = 4 * lane; begin < width; begin += 8 * LAYER_LANES) {
-        const int next = begin + 4 * LAYER_LANES;
+        const int second = begin + 4 * LAYER_LANES;
         const float4 v = *(global const float4*)(sum_room + begin);
-        const float4 w = next < width ? *(global const float4*)(sum_room + next) : (float4)(0.0f);
+        const float4 w = second < width ? *(global const float4*)(sum_room + second) : (float4)(0.0f);
         sum = fma(w, w, fma(v, v, sum));
       }
 #if EMULATE
