@@ -22,7 +22,7 @@ constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, K
 // Of layers_gpu.cl.
 // The first kernel of a pass is short, so that the device begins while the host goes on with the rest.
 constexpr int64_t kFirstLayers = 3;
-constexpr int64_t kMostLayers = 128;
+constexpr int64_t kMostLayers = 127;  // and the head
 constexpr int64_t kXParts = 3;
 constexpr size_t kMostTables = 64;
 constexpr int64_t kMatrixLanes = 512;
@@ -138,7 +138,8 @@ bool LayerRunner::take(const OpenClExecutable& executable, const Launch& launch)
   if (held_.empty() && take_start(executable, launch)) {
     return true;
   }
-  if (executable.layer_part.kind != kKinds[step] || (start_.ids != nullptr && !start_.embed)) {
+  const bool is_head = executable.layer_part.kind == Kind::kHead && step == kQkv && held_.size() > kSteps;
+  if ((executable.layer_part.kind != kKinds[step] && !is_head) || (start_.ids != nullptr && !start_.embed)) {
     return false;
   }
   held_.emplace_back(executable, launch);
@@ -146,21 +147,26 @@ bool LayerRunner::take(const OpenClExecutable& executable, const Launch& launch)
     held_.pop_back();
     return false;
   }
+  has_head_ = is_head;
   return true;
 }
 
 bool LayerRunner::full() const {
-  return held_.size() == static_cast<size_t>(begun_ ? kMostLayers : kFirstLayers) * kSteps;
+  return has_head_ || held_.size() == static_cast<size_t>(begun_ ? kMostLayers : kFirstLayers) * kSteps;
 }
 
 Result<std::vector<HeldLaunch>> LayerRunner::enqueue(KernelQueue& queue) {
   const size_t layers = held_.size() / kSteps;
-  begun_ = full();
-  std::vector<HeldLaunch> rest(held_.begin() + static_cast<std::ptrdiff_t>(layers * kSteps), held_.end());
+  begun_ = full() && !has_head_;
+  std::vector<HeldLaunch> rest;
+  if (!has_head_) {
+    rest.assign(held_.begin() + static_cast<std::ptrdiff_t>(layers * kSteps), held_.end());
+  }
   const Status status =
       layers == 0 ? enqueue_start(queue) : enqueue_layers(queue, static_cast<int64_t>(layers));
   held_.clear();
   start_ = {};
+  has_head_ = false;
   HETERO_RETURN_IF_ERROR(status);
   return rest;
 }
@@ -219,27 +225,32 @@ Result<uint64_t> LayerRunner::address(OpenClBuffer& buffer) {
 /// In the order of layers_gpu.cl. Most passes have the layers of the one before.
 Result<const OpenClBuffer*> LayerRunner::table_of(int64_t layers) {
   addresses_.clear();
+  const auto weight = [&](const HeldLaunch* layer, Step step) -> Status {
+    HETERO_TRY(const uint64_t at, address(*part(layer[step]).weight));
+    addresses_.push_back(at + static_cast<uint64_t>(part(layer[step]).weight_at));
+    return {};
+  };
   for (int64_t i = 0; i < layers; ++i) {
     const HeldLaunch* layer = held_.data() + i * static_cast<int64_t>(kSteps);
-    const auto weight = [&](Step step) -> Status {
-      HETERO_TRY(const uint64_t at, address(*part(layer[step]).weight));
-      addresses_.push_back(at + static_cast<uint64_t>(part(layer[step]).weight_at));
-      return {};
-    };
     const auto cache = [&](size_t input) -> Status {
       const Binding& b = layer[kAttend].inputs[input];
       HETERO_TRY(const uint64_t at, address(*static_cast<OpenClBuffer*>(b.buffer)));
       addresses_.push_back(at + static_cast<uint64_t>(b.offset) * sizeof(cl_half));
       return {};
     };
-    HETERO_RETURN_IF_ERROR(weight(kNorm));
-    HETERO_RETURN_IF_ERROR(weight(kQkv));
+    HETERO_RETURN_IF_ERROR(weight(layer, kNorm));
+    HETERO_RETURN_IF_ERROR(weight(layer, kQkv));
     HETERO_RETURN_IF_ERROR(cache(1));
     HETERO_RETURN_IF_ERROR(cache(2));
-    HETERO_RETURN_IF_ERROR(weight(kO));
-    HETERO_RETURN_IF_ERROR(weight(kMiddle));
-    HETERO_RETURN_IF_ERROR(weight(kGateUp));
-    HETERO_RETURN_IF_ERROR(weight(kDown));
+    HETERO_RETURN_IF_ERROR(weight(layer, kO));
+    HETERO_RETURN_IF_ERROR(weight(layer, kMiddle));
+    HETERO_RETURN_IF_ERROR(weight(layer, kGateUp));
+    HETERO_RETURN_IF_ERROR(weight(layer, kDown));
+  }
+  if (has_head_) {
+    const HeldLaunch* head = held_.data() + layers * static_cast<int64_t>(kSteps);
+    HETERO_RETURN_IF_ERROR(weight(head, kNorm));
+    HETERO_RETURN_IF_ERROR(weight(head, kQkv));
   }
   const auto same_addresses = [&](const Table& table) { return table.addresses == addresses_; };
   auto found = std::find_if(tables_.begin(), tables_.end(), same_addresses);
@@ -303,9 +314,12 @@ Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer
   call.number(token).memory(source(start_.embed)).offset(start_.embed ? part(*start_.embed).weight_at : 0);
   call.value(scale(start_.embed)).number(start_.table ? 1 : 0);
   call.memory(source(start_.table)).value(scale(start_.table));
+  const HeldLaunch* head = has_head_ ? &held_.back() : nullptr;
+  call.number(head != nullptr ? part(*head).rows : 0);
+  bind(head != nullptr ? head->outputs[0] : nothing);
   const int64_t lanes = device_.bfloat16_matrices && !emulated_ ? kMatrixLanes : kEmulatedLanes;
   HETERO_RETURN_IF_ERROR(call.run(groups_, 1, lanes));
-  arrived_ += static_cast<uint32_t>(groups_ * (trial ? layers : kBarriers * layers - 1));
+  arrived_ += static_cast<uint32_t>(groups_ * (trial ? layers : kBarriers * layers - (has_head_ ? 0 : 1)));
   return {};
 }
 
@@ -324,7 +338,7 @@ Result<cl_kernel> LayerRunner::kernel(OpenClContext& context, int64_t head_dim, 
       fmt::format("-DWEIGHT_Q4_0 -DPLANES -DVECTOR_LANES={} -DLAYER_LANES={} -DMOST_LAYERS={} -DHEAD_DIM={} "
                   "-DQUERIES={} "
                   "-DEMULATE={}",
-                  context.shape.lanes, lanes, kMostLayers, head_dim, queries, emulated_ ? 1 : 0));
+                  context.shape.lanes, lanes, kMostLayers + 1, head_dim, queries, emulated_ ? 1 : 0));
   if (!program.ok()) {
     return nullptr;  // a compiler that does not take its PTX
   }

@@ -86,7 +86,8 @@ class LayerRunner {
   std::map<cl_kernel, KeptValues> kept_;
   Start start_;
   std::vector<HeldLaunch> held_;
-  bool begun_ = false;  // the first layers of a pass are enqueued
+  bool has_head_ = false;  // behind the layers, a norm and the head are held
+  bool begun_ = false;     // the first layers of a pass are enqueued
   cl_kernel address_of_ = nullptr;
   std::shared_ptr<OpenClBuffer> answer_;  // of that
   std::vector<Table> tables_;             // the newest first

@@ -590,8 +590,9 @@ Result<std::unique_ptr<OpenClExecutable>> make_linear(OpenClContext& context, co
   }
   if (made->segments.size() == 1 && first.bias == nullptr && first.rows == graph.output_cols(slice.op) &&
       first.rows % 16 == 0 && dtype == DType::kQ4_0 && in_planes(context, dtype, made->k) &&
-      only_reader(graph, op.outputs[0]) != nullptr) {
-    made->layer_part.kind = LayerPart::Kind::kProduct;
+      (only_reader(graph, op.outputs[0]) != nullptr || op.outputs[0] == graph.logits)) {
+    made->layer_part.kind =
+        op.outputs[0] == graph.logits ? LayerPart::Kind::kHead : LayerPart::Kind::kProduct;
     made->layer_part.weight = first.weight;
     made->layer_part.weight_at = first.weight_bytes;
     made->layer_part.rows = first.rows;

@@ -173,6 +173,16 @@ Status RmsNormExecutable::enqueue(KernelQueue& queue, const Launch& launch) cons
   return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
 }
 
+namespace {
+
+bool is_read(const Graph& graph, ValueId value) {
+  return value == graph.logits || std::any_of(graph.ops.begin(), graph.ops.end(), [&](const Op& op) {
+           return std::find(op.inputs.begin(), op.inputs.end(), value) != op.inputs.end();
+         });
+}
+
+}  // namespace
+
 const Op* only_reader(const Graph& graph, ValueId value) {
   const Op* reader = nullptr;
   int64_t readers = value == graph.logits ? 1 : 0;
@@ -349,7 +359,8 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->cols = weight.cols;
     made->lanes = context.shape.norm_lanes;
     made->eps = norm->eps;
-    const bool sum_alone = !made->residual || only_reader(graph, op.outputs[1]) != nullptr;
+    const bool sum_alone =
+        !made->residual || only_reader(graph, op.outputs[1]) != nullptr || !is_read(graph, op.outputs[1]);
     if (context.layers != nullptr && reader != nullptr && reader->is<Linear>() && sum_alone) {
       made->layer_part.kind = LayerPart::Kind::kNorm;
       made->layer_part.weight = made->weight;

@@ -102,7 +102,7 @@ struct HeldLaunch {
 /// What the kernel of whole layers (opencl_layers.h) is to know of an executable that it can run: one whose
 /// results only operators of the layer read, or a table of rope.
 struct LayerPart {
-  enum class Kind { kNone, kEmbed, kRopeTable, kNorm, kProduct, kRope, kAttention, kGated };
+  enum class Kind { kNone, kEmbed, kRopeTable, kNorm, kProduct, kRope, kAttention, kGated, kHead };
   Kind kind = Kind::kNone;
   std::shared_ptr<OpenClBuffer>
       weight;  // Q4_0 in planes; of a norm floats; of a table of rope what it is made of

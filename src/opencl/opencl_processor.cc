@@ -172,6 +172,7 @@ Status OpenClProcessor::start() {
     kernels_ = std::make_unique<OpenClContext>(OpenClContext{
         api_, device_, kernel_shape, queue_.get(), *memory_, *programs_, *tuner_, layers_.get(), nullptr});
     traits_.coherent = with != MemoryMode::kCopy;
+    traits_.joins_head = layers_ != nullptr;
     traits_.copies_weights = with == MemoryMode::kCopy;
     traits_.joined = traits_.coherent ? 0 : traits_.joined;  // no weights in planes
     HETERO_RETURN_IF_ERROR(probe());

@@ -63,6 +63,8 @@ struct Traits {
   /// Runs submissions together with up to so many later ones where that saves time and their memory
   /// allows it: the later ones' outputs must not lie where the earlier ones' inputs do.
   int joined = 0;
+  /// May run a token's layers and the head behind them together, if nothing is flushed between.
+  bool joins_head = false;
   OperandOrders orders = OperandOrders::kOne;
   /// Logical CPUs of the host that it keeps busy while it waits for work: the control thread stays off them.
   std::vector<int> polls_on;

@@ -43,7 +43,6 @@ Executor::Executor(const Graph& graph, std::vector<Processor*> processors, const
       tail_(processors_.size()),
       unflushed_(processors_.size()),
       busy_(processors_.size()),
-      free_(processors_.size()),
       use_(processors_.size()),
       pace_(processors_.size()) {}
 
@@ -229,7 +228,6 @@ void Executor::add(Processor& processor) {
   tail_.resize(count);
   unflushed_.resize(count);
   busy_.resize(count);
-  free_.resize(count);
   use_.resize(count);
   pace_.resize(count);
 }

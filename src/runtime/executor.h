@@ -175,7 +175,7 @@ class Executor {
   Status wait(int processor, const Fence& fence, Nanos expected);
   void flush();
   static Interval interval(const Flight& flight);
-  void learn(const LinkedPlan& plan);
+  void learn(const std::array<const LinkedPlan*, 2>& plans);
   bool has_own_memory(const LinkedPlan& plan) const;
   /// Learns from the pass that is left to be learnt from, if there is one.
   void settle();
@@ -211,7 +211,6 @@ class Executor {
   std::vector<Binding> moved_inputs_;
   std::vector<int> together_;  // steps with one interval, while learn() looks at them
   std::vector<Nanos> busy_;    // by processor, in one pass
-  std::vector<Nanos> free_;    // by processor: when its queue had done what is learnt from so far
   std::vector<ProcessorUse> use_;
   std::vector<Pace> pace_;
   int failed_ = -1;

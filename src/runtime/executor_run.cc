@@ -362,8 +362,10 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
   Status status = sync_ == Sync::kFast ? run_fast(plan, position, first_row, cancel)
                                        : run_by_driver(plan, position, first_row, cancel);
   if (status.ok() && plans[1] != nullptr) {
-    flush();
     const auto own = static_cast<size_t>(plans[1]->steps.front().processor);
+    if (!processors_[own]->traits().joins_head) {
+      flush();
+    }
     for (size_t p = 0; p < processors_.size() && status.ok(); ++p) {
       // Others may still use memory that the head takes over.
       status = p == own ? Status() : wait(static_cast<int>(p), last_[p], tail_[p]);
@@ -408,13 +410,12 @@ void Executor::settle() {
   const size_t turn = std::exchange(turn_, pass.turn);
   std::fill(busy_.begin(), busy_.end(), Nanos{});
   std::fill(pace_.begin(), pace_.end(), Pace{});
-  std::fill(free_.begin(), free_.end(), Nanos{});
   for (const LinkedPlan* ran : pass.plans) {
     if (ran != nullptr) {
       count(*ran, ran->head ? 0 : pass.position);  // the trace's predictions must not know the outcome
-      learn(*ran);
     }
   }
+  learn(pass.plans);
   for (size_t p = 0; p < busy_.size(); ++p) {
     use_[p].busy += busy_[p];
     use_[p].wait += std::max(Nanos{}, pass.time - busy_[p]);
@@ -441,42 +442,38 @@ Interval Executor::interval(const Flight& flight) {
   return known ? ran : flight.visible.timeline->interval(flight.visible.ticket);
 }
 
-void Executor::learn(const LinkedPlan& plan) {
-  const std::vector<Flight>& flown = flights(plan);
-  for (size_t p = 0; p < plan.queues.size(); ++p) {
-    const std::vector<int>& queue = plan.queues[p];
-    const auto step = [&](size_t k) -> const LinkedStep& {
-      return plan.steps[static_cast<size_t>(queue[k])];
-    };
-    Nanos& free = free_[p];  // behind a body, its head begins when that is done
-    size_t first = 0;        // of the steps since the last one that has an interval
-    Nanos predicted{};       // of these
-    bool known = true;       // whether all of these are predicted
-    for (size_t k = 0; k < queue.size(); ++k) {
-      const Flight& flight = flown[static_cast<size_t>(queue[k])];
-      const Nanos should = step(k).predicted > Nanos{} ? step(k).predicted : times_.baseline(step(k).time);
-      predicted += should;
-      known = known && should > Nanos{};
-      const Interval at = interval(flight);
-      if (at.end == Nanos{}) {
-        continue;
+void Executor::learn(const std::array<const LinkedPlan*, 2>& plans) {
+  for (size_t p = 0; p < processors_.size(); ++p) {
+    Nanos free{};       // when the queue had done what is learnt from so far
+    Nanos submitted{};  // the first of the steps since then, which are in together_
+    Nanos predicted{};  // of these
+    bool known = true;  // whether all of these are predicted
+    together_.clear();
+    for (const LinkedPlan* plan : plans) {
+      for (size_t k = 0; plan != nullptr && k < plan->queues[p].size(); ++k) {
+        const auto index = static_cast<size_t>(plan->queues[p][k]);
+        const LinkedStep& step = plan->steps[index];
+        const Flight& flight = flights(*plan)[index];
+        submitted = together_.empty() ? flight.submitted : submitted;
+        together_.push_back(step.time);
+        const Nanos should = step.predicted > Nanos{} ? step.predicted : times_.baseline(step.time);
+        predicted += should;
+        known = known && should > Nanos{};
+        const Interval at = interval(flight);
+        if (at.end == Nanos{}) {
+          continue;
+        }
+        const Nanos ran = at.end - at.begin;
+        if (known) {
+          pace_[p].busy += ran;
+          pace_[p].predicted += predicted;
+        }
+        times_.saw_together(together_, std::max(Nanos{}, at.end - std::max(free, submitted)), ran);
+        together_.clear();
+        free = at.end;
+        predicted = {};
+        known = true;
       }
-      const Nanos begin = std::max(free, flown[static_cast<size_t>(queue[first])].submitted);
-      const Nanos took = std::max(Nanos{}, at.end - begin);
-      const Nanos ran = at.end - at.begin;
-      if (known) {
-        pace_[p].busy += ran;
-        pace_[p].predicted += predicted;
-      }
-      together_.clear();
-      for (size_t j = first; j <= k; ++j) {
-        together_.push_back(step(j).time);
-      }
-      times_.saw_together(together_, took, ran);
-      free = at.end;
-      first = k + 1;
-      predicted = {};
-      known = true;
     }
   }
 }

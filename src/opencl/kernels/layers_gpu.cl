@@ -547,7 +547,8 @@ inline float embedded(global const uchar* row, int e, int cols) {
 kernel void address_of(global const uchar* memory, global ulong* address) { *address = (ulong)memory; }
 
 // token: whose embedding is x, a row of Q4_0 in PLANES times embed_scale; -1: x is given. turns: what `table` is to be
-// made of (angles.cl), if makes_table. s and y: of the last layer, the second norm's sum and what down makes of it.
+// made of (angles.cl), if makes_table. head_rows: of a product behind the last layer, whose norm and weights are those of
+// one layer more; 0: none, but s and y, the last layer's second norm's sum and what down makes of it.
 // Caches are f16, with rows of kv_heads * HEAD_DIM in `stride`. tokens: 0 does nothing; 2 only tries `layers` barriers.
 __attribute__((reqd_work_group_size(LAYER_LANES, 1, 1)))
 kernel void layers_of_token(global const float* x, long x_at, global const float* r, long r_at, int has_residual,
@@ -556,7 +557,8 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
                             uint arrived, int layers, int width, int ffn, int kv_heads, int stride, int span, int parts,
                             float scale, int rotary_dims, int halves, float eps, float middle_eps, int gelu,
                             int position, int tokens, int token, global const uchar* embeddings, long embeddings_at,
-                            float embed_scale, int makes_table, global const float* turns, float magnitude) {
+                            float embed_scale, int makes_table, global const float* turns, float magnitude, int head_rows,
+                            global float* logits, long logits_at) {
   local float shared[MAX_OF(PARTS_FLOATS, ROOM_FLOATS)] __attribute__((aligned(16)));
   local float squares[SQUARES];
   local ulong layer_at[MOST_LAYERS * ADDRESSES];
@@ -588,12 +590,12 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
   table += table_at;
 
 #define PRODUCT_OF(step, l)                                                                                 \
-  (step) == 0   ? (Product){OF_LAYER(l, QKV), (global const uint4*)normed, width, qkv_width / 16, 0}        \
+  (step) == 0   ? (Product){OF_LAYER(l, QKV), (global const uint4*)normed, width, ((l) == layers ? head_rows : qkv_width) / 16, 0}        \
   : (step) == 1 ? (Product){OF_LAYER(l, O), (global const uint4*)attended, q_width, width / 16, 0}          \
   : (step) == 2 ? (Product){OF_LAYER(l, GATE_UP), (global const uint4*)normed, width, ffn / 8, ffn}         \
                 : (Product){OF_LAYER(l, DOWN), (global const uint4*)gated, ffn, width / 16, 0}
 
-  for (int i = lane; i < layers * ADDRESSES; i += LAYER_LANES) {
+  for (int i = lane; i < layers * ADDRESSES + (head_rows > 0 ? 2 : 0); i += LAYER_LANES) {
     layer_at[i] = addresses[i];
   }
   barrier(CLK_LOCAL_MEM_FENCE);
@@ -630,10 +632,11 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
   }
   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 
-  for (int at = 0; at < 4 * layers; ++at) {
+  const int products = 4 * layers + (head_rows > 0 ? 1 : 0);
+  for (int at = 0; at < products; ++at) {
     const int l = at / 4, step = at % 4;
     const Product now = next;
-    const bool final = at == 4 * layers - 1;
+    const bool final = at == products - 1;
     if (!final) {
       next = PRODUCT_OF((step + 1) % 4, (at + 1) / 4);
     } else {
@@ -709,7 +712,7 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
       if (lane == out && set + out / 16 < tiles) {
         const int row = tile * 16 + out % 16;
         if (step == 0) {
-          qkv_room[row] = sum;
+          *(final ? logits + logits_at + row : qkv_room + row) = sum;
         } else if (step == 2) {
           if (out % 16 < 8) {
             put_split(gated, tile * 8 + out % 8, activated(sum, gelu) * up);
