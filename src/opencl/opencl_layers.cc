@@ -21,7 +21,7 @@ constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, K
 
 // Of layers_gpu.cl.
 // The first kernel of a pass is short, so that the device begins while the host goes on with the rest.
-constexpr int64_t kFirstLayers = 3;
+constexpr int64_t kFirstLayers = 2;
 constexpr int64_t kMostLayers = 127;  // and the head
 constexpr int64_t kXParts = 3;
 constexpr size_t kMostTables = 64;

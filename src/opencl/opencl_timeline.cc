@@ -29,7 +29,7 @@ OpenClTimeline::Entry& OpenClTimeline::next_entry(const std::string& what) {
   slot.ticket = issued_;
   slot.first = {};
   slot.last = {};
-  slot.what = what;
+  (mark_queue_ == nullptr ? slot.what : last_what_) = what;
   slot.step = false;
   return slot;
 }
@@ -125,6 +125,7 @@ void OpenClTimeline::mark_locked() {
 /// All that was submitted so far is done at the end of `event`.
 void OpenClTimeline::mark_by(ClEvent event) {
   Entry& slot = entry(issued_);
+  slot.what = last_what_;
   slot.first = std::move(batch_first_);
   batch_first_ = {};
   slot.last = std::move(event);

@@ -116,6 +116,7 @@ class OpenClTimeline : public Timeline {
   cl_command_queue mark_queue_ = nullptr;  // nullptr: every submission has its events
   uint64_t marked_ = 0;                    // with mark_queue_: the last ticket that has an event
   ClEvent batch_first_;                    // of the first kernel after it
+  std::string last_what_;                  // of the last ticket; entries without events need none
   cl_command_queue flag_queue_ = nullptr;
   cl_kernel flag_kernel_ = nullptr;
   StepClock step_clock_;

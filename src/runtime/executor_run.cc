@@ -373,6 +373,12 @@ Status Executor::run(const std::array<const LinkedPlan*, 2>& plans, int64_t posi
     std::fill(next_.begin(), next_.end(), 0);
     status = status.ok() ? run_fast(*plans[1], 0, first_row, nullptr) : status;
   }
+  if (unsettled_ && status.ok() && sync_ == Sync::kFast) {
+    // Shortly before the next pass, which needs the same memory: after a sleep no cache has it.
+    flush();
+    const auto last = static_cast<size_t>(std::max_element(tail_.begin(), tail_.end()) - tail_.begin());
+    waiter_.sleep_towards(tail_[last], {}, last_[last]);
+  }
   settle();
   const Status drained = drain();
   if (!status.ok()) {
