@@ -301,7 +301,7 @@ TEST_F(OpenCl, LayersAreOneKernelAndComputeTheSame) {
     // behind a layer, behind the first norm, the table of rope, the embedding and the last
     // layer.
     for (const Case c : {Case{0, -1, 6, 2}, Case{5, -1, 6, 2}, Case{200, -1, 6, 2}, Case{1000, -1, 6, 2},
-                         Case{1001, 23, 5, -1}, Case{1002, 19, 6, 3}, Case{1003, 2, 5, -1},
+                         Case{1001, 23, 5, -1}, Case{1002, 28, 6, 4}, Case{1003, 2, 5, -1},
                          Case{1004, 1, 6, 4}, Case{1005, 0, 6, 3}, Case{1006, 55, 6, -1}}) {
       if (pairs == RopePairs::kHalves && c.position > 5) {
         break;
