@@ -77,27 +77,61 @@ void pack_int8_panel(const WeightRows& w, int64_t k, std::byte* panel) {
   });
 }
 
+using Four = float __attribute__((vector_size(16)));
+using FourInts = int32_t __attribute__((vector_size(16)));
+
+// B <= 4 blocks, whose vectors shrink to one number each together.
+template <int B>
+HETERO_KERNEL void quantize_blocks(const float* x, int64_t tile, int8_t* q, Int8Block* blocks) {
+  Reg most[4];
+  Reg sums[2][4];  // of the halves' whole numbers: exact
+#pragma GCC unroll 4
+  for (int b = 0; b < 4; ++b) {
+    most[b] = V::zero();
+    sums[0][b] = V::zero();
+    sums[1][b] = V::zero();
+#pragma GCC unroll 8
+    for (int j = 0; j < 32 && b < B; j += kW) {
+      const Reg r = V::load(x + 32 * b + j);
+      most[b] = V::max(most[b], V::max(r, V::sub(V::zero(), r)));
+    }
+  }
+  Four largest;
+  V::largest_of_four(most, reinterpret_cast<float*>(&largest));
+  const Four scale = largest / 127.0f;
+  const Four inverse = 127.0f / (largest > 0x1p-120f ? largest : Four{} + 0x1p-120f);  // finite
+#pragma GCC unroll 4
+  for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 32; j += kW) {
+      const Reg r = V::round(V::mul(V::load(x + 32 * b + j), V::set(inverse[b])));
+      V::store_i8(q + 32 * tile * b + j, r);
+      sums[j / 16][b] = V::add(sums[j / 16][b], r);
+    }
+  }
+  Four first;
+  Four all;
+  V::sum_of_four(sums[0], reinterpret_cast<float*>(&first));
+  V::sum_of_four(sums[1], reinterpret_cast<float*>(&all));
+  all += first;
+  // What is not a number has no sum in integers (0 here), and spoils the result through the scale.
+  const auto eightfold = [](Four f) { return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8; };
+  const FourInts all8 = eightfold(all);
+  const FourInts first8 = eightfold(first);
+  const Four sum = scale * all;
+#pragma GCC unroll 4
+  for (int b = 0; b < B; ++b) {
+    blocks[tile * b] = {scale[b], sum[b], all8[b], first8[b], pairs8_of(q + 32 * tile * b)};
+  }
+}
+
 void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks) {
-  for (int64_t at = 0; at < k; at += 32, q += 32 * tile, blocks += tile) {
-    Reg largest = V::zero();
-    for (int j = 0; j < 32; j += kW) {
-      const Reg r = V::load(x + at + j);
-      largest = V::max(largest, V::max(r, V::sub(V::zero(), r)));
-    }
-    const float most = V::largest(largest);
-    const float scale = most / 127.0f;
-    const float inverse = most > 0.0f ? 127.0f / most : 0.0f;
-    Reg sums[2] = {V::zero(), V::zero()};  // of whole numbers: exact
-    for (int j = 0; j < 32; j += kW) {
-      const Reg r = V::round(V::mul(V::load(x + at + j), V::set(inverse)));
-      V::store_i8(q + j, r);
-      sums[j / 16] = V::add(sums[j / 16], r);
-    }
-    const float first = V::sum(sums[0]);
-    const float sum = first + V::sum(sums[1]);
-    // What is not a number has no sum in integers, and spoils the result through the scale.
-    const auto eightfold = [](float f) { return f == f ? 8 * static_cast<int32_t>(f) : 0; };
-    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first), pairs8_of(q)};
+  int64_t at = 0;
+  for (; at + 128 <= k; at += 128) {
+    quantize_blocks<4>(x + at, tile, q + at * tile, blocks + at / 32 * tile);
+  }
+  for (; at < k; at += 32) {
+    quantize_blocks<1>(x + at, tile, q + at * tile, blocks + at / 32 * tile);
   }
 }
 
@@ -233,7 +267,7 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
 // ---- Many rows: numbers decoded once into a first-level cache ------------------------------------
 
 constexpr int64_t kDecodedBlocks = I::kDecodedBlocks;
-constexpr int64_t kDecodedRows = 96;  // of activations that decoded numbers meet; a multiple of all tiles
+constexpr int64_t kDecodedRows = 192;  // of activations that decoded numbers meet; a multiple of all tiles
 
 // Some blocks of a panel: bytes (8 * block + j) * 4 * kPanelRows.. hold elements 4j.. of every row.
 struct DecodedPanel {

@@ -125,6 +125,11 @@ struct V {
     const float y = a[2] > a[3] ? a[2] : a[3];
     return x > y ? x : y;
   }
+  HETERO_KERNEL void largest_of_four(const Reg* a, float* to) {
+    for (int i = 0; i < 4; ++i) {
+      to[i] = largest(a[i]);
+    }
+  }
   // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to the nearest integer.
   HETERO_KERNEL Reg round(Reg a) {
     return (a + 12582912.0f) - 12582912.0f;
