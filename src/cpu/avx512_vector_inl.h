@@ -58,8 +58,7 @@ struct V : X86Numbers {
     const __m256 first = add(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
     const __m256 second = add(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
     const __m256 all = add(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));
-    return _mm256_castps256_ps128(
-        add(all, _mm256_castps128_ps256(_mm256_extractf128_ps(all, 1))));
+    return _mm256_castps256_ps128(add(all, _mm256_castps128_ps256(_mm256_extractf128_ps(all, 1))));
   }
   HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
     _mm_storeu_ps(to, across_four(a, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); }));

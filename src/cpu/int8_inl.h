@@ -121,7 +121,7 @@ HETERO_KERNEL void quantize_blocks(const float* x, int64_t tile, int8_t* q, Int8
   const Four sum = scale * all;
 #pragma GCC unroll 4
   for (int b = 0; b < B; ++b) {
-    blocks[tile * b] = {scale[b], sum[b], all8[b], first8[b], pairs8_of(q + 32 * tile * b)};
+    blocks[tile * b] = {scale[b], sum[b], all8[b], first8[b], pairs8_of(q + 32 * tile * b, all8[b])};
   }
 }
 
@@ -163,21 +163,24 @@ HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
 }
 
 // `units`: what the sums are multiplied by, or null.
-HETERO_KERNEL void store_row(float* acc, const float* units, int64_t cols, const float* bias, float* y) {
-  if (units != nullptr) {
-    for (int v = 0; v < kVectors; ++v) {
-      I::store(acc + v * kLanes,
-               I::mul(I::load_floats(acc + v * kLanes), I::load_floats(units + v * kLanes)));
-    }
-  }
+HETERO_KERNEL void store_row(const float* acc, const float* units, int64_t cols, const float* bias,
+                             float* y) {
+  const auto at = [&](int v) {
+    const Floats sums = I::load_floats(acc + v * kLanes);
+    return units == nullptr ? sums : I::mul(sums, I::load_floats(units + v * kLanes));
+  };
   if (cols == kPanelRows && bias == nullptr) {
     for (int v = 0; v < kVectors; ++v) {
-      I::store(y + v * kLanes, I::load_floats(acc + v * kLanes));
+      I::store(y + v * kLanes, at(v));
     }
     return;
   }
+  float whole[kPanelRows];
+  for (int v = 0; v < kVectors; ++v) {
+    I::store(whole + v * kLanes, at(v));
+  }
   for (int64_t c = 0; c < cols; ++c) {
-    y[c] = acc[c] + (bias == nullptr ? 0.0f : bias[c]);
+    y[c] = whole[c] + (bias == nullptr ? 0.0f : bias[c]);
   }
 }
 
@@ -212,7 +215,7 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
       for (int h = 0; h < P::kParts; ++h) {
         for (int i = 0; i < R; ++i) {
           for (int v = 0; v < kVectors; ++v) {
-            sum[h][i][v] = I::zero();
+            sum[h][i][v] = start_of<P, kInWhole>(blocks[i]);
           }
         }
       }
@@ -238,8 +241,8 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
         if constexpr (kInWhole) {
           const Ints scale = load_scales<P>(panel, v);
           for (int i = 0; i < R; ++i) {
-            acc[i][v] = add_whole<P>(acc[i][v], take_zero_off<P>(sum[0][i][v], blocks[i]), scale,
-                                     offset_in_units<P>(offset, units, v), blocks[i]);
+            acc[i][v] =
+                add_whole<P>(acc[i][v], sum[0][i][v], scale, offset_in_units<P>(offset, units, v), blocks[i]);
           }
           continue;
         }
@@ -338,10 +341,7 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
           const Ints x = I::broadcast(q + i * 32 + 4 * j);
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
-            sum[i][v] = add_products<P>(jj == 0 ? I::zero() : sum[i][v], wj[v], x);
-            if constexpr (kInWhole) {
-              sum[i][v] = jj == 0 ? take_zero_off<P>(sum[i][v], blocks[i]) : sum[i][v];
-            }
+            sum[i][v] = add_products<P>(jj == 0 ? start_of<P, kInWhole>(blocks[i]) : sum[i][v], wj[v], x);
             I::settle(sum[i][v]);
           }
         }

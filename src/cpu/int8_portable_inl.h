@@ -1,7 +1,7 @@
-// I, kPortableLanes rows side by side, one number at a time: for every machine, and for tests of what
-// builds on other levels' panels.
+// Portable, an I: kPortableLanes rows side by side, one number at a time, for every machine, and for tests of
+// what builds on other levels' panels.
 
-struct I {
+struct Portable {
   static constexpr int kLanes = kPortableLanes;
   static constexpr int kVectors = 2;
   static constexpr int kTile = 4;

@@ -195,6 +195,10 @@ TEST_P(Int8, ScalesNearOneAnotherAndFarApartGiveTheSameNumbers) {
       const auto scale = static_cast<uint16_t>(static_cast<int>(random() % 2) << 15 | exponent << 10 |
                                                static_cast<int>(random() % 1024));
       std::memcpy(&bytes[static_cast<size_t>(at)], &scale, sizeof(scale));
+      if (dtype == DType::kQ4_1) {  // the smallest number's, some steps below zero, as files have them
+        const auto offset = static_cast<uint16_t>((scale ^ 1u << 15) + ((2u + random() % 2) << 10));
+        std::memcpy(&bytes[static_cast<size_t>(at + 2)], &offset, sizeof(offset));
+      }
     }
     std::vector<float> w(static_cast<size_t>(n * k));
     dequantize(dtype, bytes.data(), n * k, w.data());
