@@ -79,9 +79,9 @@ struct V : X86Numbers {
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
   }
   HETERO_KERNEL Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) {
     const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
   }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     const __m256i low = _mm256_set1_epi32(15);

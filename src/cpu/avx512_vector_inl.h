@@ -70,10 +70,7 @@ struct V : X86Numbers {
   HETERO_KERNEL Reg round(Reg a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
-    const __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
-  }
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     q[0] = _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));

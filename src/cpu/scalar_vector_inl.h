@@ -134,10 +134,10 @@ struct V {
   HETERO_KERNEL Reg round(Reg a) {
     return (a + 12582912.0f) - 12582912.0f;
   }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) {
     // NaN, which no conversion to integers may see, becomes 2^-127.
     const Reg biased = choose(n > set(-127.0f), n + 127.0f, zero());
-    return as_floats(__builtin_convertvector(biased, Ints) << 23);
+    return a * as_floats(__builtin_convertvector(biased, Ints) << 23);
   }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     for (int j = 0; j < 4; ++j) {
