@@ -1,8 +1,12 @@
 #include "opencl/kernel_call.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace hetero {
 
-KernelCall::KernelCall(KernelQueue& queue, cl_kernel kernel) : queue_(queue), kernel_(kernel) {
+KernelCall::KernelCall(KernelQueue& queue, cl_kernel kernel, KeptValues* kept)
+    : queue_(queue), kernel_(kernel), kept_(kept) {
   if (queue_.steps != nullptr) {
     queue_.steps->emplace_back();
   }
@@ -15,6 +19,14 @@ void KernelCall::write_down(uint64_t word) {
     return;
   }
   queue_.steps->back().words[at] = word;
+}
+
+bool KernelCall::is_kept(uint64_t word) {
+  if (kept_ == nullptr) {
+    return false;
+  }
+  kept_->resize(std::max<size_t>(kept_->size(), index_ + 1));
+  return std::exchange((*kept_)[index_], word) == word;
 }
 
 KernelCall& KernelCall::as_step(StepCode code) {

@@ -7,6 +7,7 @@ namespace hetero::opencl_kernels {
 
 extern const std::string_view common;
 extern const std::string_view flag;
+extern const std::string_view angles;
 extern const std::string_view elementwise;
 extern const std::string_view blocks;
 extern const std::string_view cache;

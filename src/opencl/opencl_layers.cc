@@ -21,8 +21,9 @@ constexpr std::array<Kind, kSteps> kKinds = {Kind::kNorm,      Kind::kProduct, K
 
 // Of layers_gpu.cl.
 // The first kernel of a pass is short, so that the device begins while the host goes on with the rest.
-constexpr int64_t kFirstLayers = 2;
+constexpr int64_t kFirstLayers = 3;
 constexpr int64_t kMostLayers = 128;
+constexpr int64_t kXParts = 3;
 constexpr size_t kMostTables = 64;
 constexpr int64_t kMatrixLanes = 512;
 constexpr int64_t kEmulatedLanes = 128;
@@ -44,9 +45,10 @@ const LayerPart& part(const HeldLaunch& launch) {
   return launch.executable->layer_part;
 }
 
-/// Whether `next` follows the launches `layer` of the same layer; `before`: those of the layer before, or
-/// nullptr.
-bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const HeldLaunch* before) {
+}  // namespace
+
+bool LayerRunner::follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next) const {
+  const HeldLaunch* before = layer == held_.data() ? nullptr : layer - kSteps;
   const auto reads = [&](size_t input, size_t of, size_t output) {
     return same(next.inputs[input], layer[of].outputs[output]);
   };
@@ -54,7 +56,8 @@ bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const
   switch (step) {
     case kNorm:
       if (before == nullptr) {
-        return true;
+        return !start_.embed || (!p.residual && same(next.inputs[0], start_.embed->outputs[0]) &&
+                                 p.cols == part(*start_.embed).cols);
       }
       return p.residual && p.eps == part(before[kNorm]).eps && p.cols == part(before[kNorm]).cols &&
              same(next.inputs[0], before[kMiddle].outputs[1]) &&
@@ -63,7 +66,11 @@ bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const
       return reads(0, kNorm, 0) && p.cols == part(layer[kNorm]).cols;
     case kRope: {
       const int64_t rows = (p.rope.heads + 2 * p.rope.kv_heads) * p.rope.head_dim;
-      return p.rope.rotary_dims >= 2 && reads(0, kQkv, 0) && part(layer[kQkv]).rows == rows;
+      const bool of_table =
+          before != nullptr || !start_.table ||
+          (same(next.inputs[1], start_.table->outputs[0]) && next.position == start_.table->position &&
+           p.rope.rotary_dims == part(*start_.table).cols);
+      return of_table && p.rope.rotary_dims >= 2 && reads(0, kQkv, 0) && part(layer[kQkv]).rows == rows;
     }
     case kAttend: {
       const Binding& k = next.inputs[1];
@@ -99,17 +106,43 @@ bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next, const
   }
 }
 
-}  // namespace
+bool LayerRunner::take_upload(OpenClBuffer& buffer, const Region& region) {
+  if (!empty() || region.rows != 1 || region.row_bytes != sizeof(int32_t)) {
+    return false;
+  }
+  start_.ids = &buffer;
+  start_.ids_at = region.offset;
+  return true;
+}
+
+bool LayerRunner::take_start(const OpenClExecutable& executable, const Launch& launch) {
+  const Kind kind = executable.layer_part.kind;
+  if (kind == Kind::kEmbed && start_.ids != nullptr && !start_.embed && !start_.table &&
+      launch.inputs[0].buffer == start_.ids &&
+      launch.inputs[0].offset * static_cast<Bytes>(sizeof(int32_t)) == start_.ids_at) {
+    start_.embed = HeldLaunch(executable, launch);
+    return true;
+  }
+  if (kind == Kind::kRopeTable && !start_.table && (start_.ids == nullptr || start_.embed)) {
+    start_.table = HeldLaunch(executable, launch);
+    return true;
+  }
+  return false;
+}
 
 bool LayerRunner::take(const OpenClExecutable& executable, const Launch& launch) {
   const size_t step = held_.size() % kSteps;
-  const size_t begun = held_.size() - step;
-  if (launch.tokens != 1 || full() || executable.layer_part.kind != kKinds[step]) {
+  if (launch.tokens != 1 || full()) {
+    return false;
+  }
+  if (held_.empty() && take_start(executable, launch)) {
+    return true;
+  }
+  if (executable.layer_part.kind != kKinds[step] || (start_.ids != nullptr && !start_.embed)) {
     return false;
   }
   held_.emplace_back(executable, launch);
-  const HeldLaunch* layer = held_.data() + begun;
-  if (!follows(layer, step, held_.back(), begun == 0 ? nullptr : layer - kSteps)) {
+  if (!follows(held_.data() + (held_.size() - 1 - step), step, held_.back())) {
     held_.pop_back();
     return false;
   }
@@ -124,10 +157,29 @@ Result<std::vector<HeldLaunch>> LayerRunner::enqueue(KernelQueue& queue) {
   const size_t layers = held_.size() / kSteps;
   begun_ = full();
   std::vector<HeldLaunch> rest(held_.begin() + static_cast<std::ptrdiff_t>(layers * kSteps), held_.end());
-  const Status status = layers == 0 ? Status() : enqueue_layers(queue, static_cast<int64_t>(layers));
+  const Status status =
+      layers == 0 ? enqueue_start(queue) : enqueue_layers(queue, static_cast<int64_t>(layers));
   held_.clear();
+  start_ = {};
   HETERO_RETURN_IF_ERROR(status);
   return rest;
+}
+
+Status LayerRunner::enqueue_start(KernelQueue& queue) {
+  if (start_.ids != nullptr) {
+    const std::byte* from = start_.ids->host() + start_.ids_at;
+    const cl_int error =
+        api_.EnqueueWriteBuffer(queue_, start_.ids->mem(), CL_FALSE, static_cast<size_t>(start_.ids_at),
+                                sizeof(int32_t), from, 0, nullptr, nullptr);
+    HETERO_RETURN_IF_ERROR(cl_status(error, "clEnqueueWriteBuffer"));
+  }
+  for (const std::optional<HeldLaunch>& launch : {start_.embed, start_.table}) {
+    if (launch) {
+      ++kernels_;
+      HETERO_RETURN_IF_ERROR(launch->executable->enqueue(queue, launch->launch()));
+    }
+  }
+  return {};
 }
 
 Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
@@ -136,8 +188,8 @@ Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
   const int64_t ffn = part(held_[kGated]).cols;
   const int64_t q_width = attention.heads * attention.head_dim;
   const int64_t qkv_width = part(held_[kQkv]).rows;
-  // As the kernel divides it: qkv, sums, three x in three parts of two bytes, parts of attention.
-  const Bytes bytes = 4 * (qkv_width + width) + 6 * (width + q_width + ffn) +
+  // As the kernel divides it: qkv, sums, three x in X_PARTS bfloat16, parts of attention.
+  const Bytes bytes = 4 * (qkv_width + width) + 2 * kXParts * (width + q_width + ffn) +
                       kMaxParts * attention.heads * (attention.head_dim + 2) * 4;
   if (room_ == nullptr || room_->size() < bytes) {
     HETERO_TRY(room_, memory_.allocate(bytes));
@@ -145,6 +197,7 @@ Status LayerRunner::enqueue_layers(KernelQueue& queue, int64_t layers) {
   HETERO_TRY(const OpenClBuffer* const table, table_of(layers));
   HETERO_RETURN_IF_ERROR(run(queue, part(held_[kAttend]).kernel, table, layers));
   layers_run_ += layers;
+  ++kernels_;
   return {};
 }
 
@@ -204,7 +257,7 @@ Result<const OpenClBuffer*> LayerRunner::table_of(int64_t layers) {
 }
 
 Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer* table, int64_t layers) {
-  KernelCall call(queue, kernel);
+  KernelCall call(queue, kernel, &kept_[kernel]);
   const bool trial = table == nullptr;
   const HeldLaunch* held = held_.data();
   const auto bind = [&](const Binding& b) {
@@ -235,6 +288,21 @@ Status LayerRunner::run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer
   call.number(rope.pairs == RopePairs::kHalves ? 1 : 0);
   call.value(trial ? 0.0f : part(held[kNorm]).eps).value(trial ? 0.0f : part(held[kMiddle]).eps);
   call.number(!trial && part(held[kGated]).gelu ? 1 : 0).number(position).number(trial ? kTry : 1);
+  int64_t token = -1;
+  if (start_.embed) {
+    int32_t id = 0;
+    std::memcpy(&id, start_.ids->host() + start_.ids_at, sizeof(id));
+    token = std::clamp<int64_t>(id, 0, part(*start_.embed).rows - 1);
+  }
+  const auto source = [&](const std::optional<HeldLaunch>& launch) -> const OpenClBuffer& {
+    return launch ? *part(*launch).weight : *sync_;
+  };
+  const auto scale = [&](const std::optional<HeldLaunch>& launch) {
+    return launch ? part(*launch).scale : 1.0f;
+  };
+  call.number(token).memory(source(start_.embed)).offset(start_.embed ? part(*start_.embed).weight_at : 0);
+  call.value(scale(start_.embed)).number(start_.table ? 1 : 0);
+  call.memory(source(start_.table)).value(scale(start_.table));
   const int64_t lanes = device_.bfloat16_matrices && !emulated_ ? kMatrixLanes : kEmulatedLanes;
   HETERO_RETURN_IF_ERROR(call.run(groups_, 1, lanes));
   arrived_ += static_cast<uint32_t>(groups_ * (trial ? layers : kBarriers * layers - 1));
@@ -252,7 +320,7 @@ Result<cl_kernel> LayerRunner::kernel(OpenClContext& context, int64_t head_dim, 
   }
   const auto program = kernel_program(
       context, fmt::format("layers-{}-{}", head_dim, queries),
-      {opencl_kernels::blocks, opencl_kernels::layers_gpu},
+      {opencl_kernels::blocks, opencl_kernels::angles, opencl_kernels::layers_gpu},
       fmt::format("-DWEIGHT_Q4_0 -DPLANES -DVECTOR_LANES={} -DLAYER_LANES={} -DMOST_LAYERS={} -DHEAD_DIM={} "
                   "-DQUERIES={} "
                   "-DEMULATE={}",

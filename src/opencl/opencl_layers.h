@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,18 +32,36 @@ class LayerRunner {
   /// The kernel for such attention, tried; nullptr: it does not build, or its groups do not run at once.
   Result<cl_kernel> kernel(OpenClContext& context, int64_t head_dim, int64_t queries);
 
-  /// Holds the launch if it goes on with the layers that are held, or begins one.
+  /// Holds the upload of one token's id, if nothing is held: the kernel is given the id itself.
+  bool take_upload(OpenClBuffer& buffer, const Region& region);
+  /// Holds the launch if it goes on with what is held, or begins a pass or a layer.
   bool take(const OpenClExecutable& executable, const Launch& launch);
-  bool empty() const { return held_.empty(); }
+  bool empty() const { return held_.empty() && start_.empty(); }
   /// Whether it is time to enqueue.
   bool full() const;
 
-  /// Enqueues the whole layers that are held, and gives the launches behind them. Nothing is held after.
+  /// Enqueues the whole layers that are held and what comes before them, and gives the launches behind.
+  /// Nothing is held after.
   Result<std::vector<HeldLaunch>> enqueue(KernelQueue& queue);
 
   int64_t layers_run() const { return layers_run_; }
+  int64_t kernels() const { return kernels_; }  // enqueued so far
 
  private:
+  /// What comes before the first layer of a pass.
+  struct Start {
+    OpenClBuffer* ids = nullptr;  // with one id that is still to be uploaded
+    Bytes ids_at = 0;
+    std::optional<HeldLaunch> embed;  // of that id
+    std::optional<HeldLaunch> table;
+    bool empty() const { return ids == nullptr && !table; }
+  };
+
+  bool take_start(const OpenClExecutable& executable, const Launch& launch);
+  /// Whether `next`, the launch number `step` of a layer, goes on with what is held.
+  bool follows(const HeldLaunch* layer, size_t step, const HeldLaunch& next) const;
+  /// What comes before layers by itself, since none are held.
+  Status enqueue_start(KernelQueue& queue);
   Status enqueue_layers(KernelQueue& queue, int64_t layers);
   /// The layers that are held, or without a table only so many barriers, as a trial.
   Status run(KernelQueue& queue, cl_kernel kernel, const OpenClBuffer* table, int64_t layers);
@@ -63,6 +83,8 @@ class LayerRunner {
   int64_t groups_ = 1;
   bool emulated_ = false;  // no units for matrices, for tests
   std::vector<std::pair<cl_kernel, bool>> tried_;
+  std::map<cl_kernel, KeptValues> kept_;
+  Start start_;
   std::vector<HeldLaunch> held_;
   bool begun_ = false;  // the first layers of a pass are enqueued
   cl_kernel address_of_ = nullptr;
@@ -73,6 +95,7 @@ class LayerRunner {
   std::shared_ptr<OpenClBuffer> room_;
   uint32_t arrived_ = 0;  // at barriers so far, as the device counts
   int64_t layers_run_ = 0;
+  int64_t kernels_ = 0;
 };
 
 }  // namespace hetero

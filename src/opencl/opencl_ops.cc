@@ -14,7 +14,7 @@
 namespace hetero {
 namespace {
 
-constexpr int64_t kTurn = 256;       // TURN of elementwise.cl
+constexpr int64_t kTurn = 256;       // TURN of angles.cl
 constexpr int64_t kGpuUnit = 8;      // UNIT of blocks.cl
 constexpr int64_t kNormLanes = 512;  // at most; with NORM_KEPT 16, rows of 8192 are read once
 
@@ -131,7 +131,7 @@ class SoftCapExecutable : public OpenClExecutable {
   }
 };
 
-/// The tables of rope_table in elementwise.cl: for digit d of the position in base kTurn (the lowest
+/// The tables of angles.cl: for digit d of the position in base kTurn (the lowest
 /// first) and each of its values, every pair's cos and sin as sums of two floats.
 std::vector<float> turn_tables(const RopeTable& table) {
   std::vector<float> parts;
@@ -246,7 +246,8 @@ Result<OpenClProgram*> kernel_program(OpenClContext& context, const std::string&
 }
 
 Result<cl_kernel> row_kernel(OpenClContext& context, const std::string& name) {
-  HETERO_TRY(OpenClProgram * program, kernel_program(context, "rows", {opencl_kernels::elementwise}, ""));
+  HETERO_TRY(OpenClProgram * program,
+             kernel_program(context, "rows", {opencl_kernels::angles, opencl_kernels::elementwise}, ""));
   return program->kernel(name);
 }
 
@@ -307,6 +308,19 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->cols = table.cols;
     made->lanes = lanes;
     made->scale = embed->scale;
+    const bool of_layer = std::all_of(graph.ops.begin(), graph.ops.end(), [&](const Op& reader) {
+      return reader.is<RmsNorm>() ||
+             std::find(reader.inputs.begin(), reader.inputs.end(), op.outputs[0]) == reader.inputs.end();
+    });
+    if (table.dtype == DType::kQ4_0 && in_planes(context, table.dtype, table.cols) && of_layer &&
+        op.outputs[0] != graph.logits && only_reader(graph, op.inputs[0]) != nullptr) {
+      made->layer_part.kind = LayerPart::Kind::kEmbed;
+      made->layer_part.weight = made->table;
+      made->layer_part.weight_at = made->table->lead();
+      made->layer_part.rows = table.rows;
+      made->layer_part.cols = table.cols;
+      made->layer_part.scale = embed->scale;
+    }
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   if (const auto* table = op.as<RopeTable>()) {
@@ -317,6 +331,10 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->pairs = static_cast<int64_t>(table->inv_freq.size());
     made->lanes = lanes;
     made->magnitude = table->magnitude;
+    made->layer_part.kind = LayerPart::Kind::kRopeTable;
+    made->layer_part.weight = made->parts;
+    made->layer_part.cols = 2 * made->pairs;
+    made->layer_part.scale = made->magnitude;
     return std::unique_ptr<OpenClExecutable>(std::move(made));
   }
   if (const auto* norm = op.as<RmsNorm>()) {

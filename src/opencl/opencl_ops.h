@@ -100,14 +100,16 @@ struct HeldLaunch {
 };
 
 /// What the kernel of whole layers (opencl_layers.h) is to know of an executable that it can run: one whose
-/// results only one operator reads.
+/// results only operators of the layer read, or a table of rope.
 struct LayerPart {
-  enum class Kind { kNone, kNorm, kProduct, kRope, kAttention, kGated };
+  enum class Kind { kNone, kEmbed, kRopeTable, kNorm, kProduct, kRope, kAttention, kGated };
   Kind kind = Kind::kNone;
-  std::shared_ptr<OpenClBuffer> weight;  // of a norm (floats) or a product (Q4_0 in planes)
+  std::shared_ptr<OpenClBuffer>
+      weight;  // Q4_0 in planes; of a norm floats; of a table of rope what it is made of
   Bytes weight_at = 0;
-  int64_t rows = 0;  // of W
-  int64_t cols = 0;  // of W, and of what a norm or Gated makes
+  int64_t rows = 0;    // of W
+  int64_t cols = 0;    // of W, and of what a norm, Gated or a table of rope makes
+  float scale = 1.0f;  // of what Embed or a table of rope makes
   float eps = 0.0f;
   bool residual = false;
   bool gelu = false;

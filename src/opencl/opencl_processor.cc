@@ -364,9 +364,9 @@ Status OpenClProcessor::enqueue(KernelQueue& queue, const OpenClExecutable& exec
 }
 
 Status OpenClProcessor::enqueue_layers(KernelQueue& queue) {
-  const int64_t before = layers_->layers_run();
+  const int64_t before = layers_->kernels();
   HETERO_TRY(const std::vector<HeldLaunch> rest, layers_->enqueue(queue));
-  enqueued_ += layers_->layers_run() > before ? 1 : 0;
+  enqueued_ += layers_->kernels() - before;
   holds_ = false;
   for (const HeldLaunch& launch : rest) {
     HETERO_RETURN_IF_ERROR(enqueue(queue, *launch.executable, launch.launch()));
@@ -484,6 +484,10 @@ Result<Fence> OpenClProcessor::transfer(Buffer& buffer, const Region& region, bo
         region.rows, region.row_bytes, region.stride, region.offset, ours.size())));
   }
   const std::lock_guard lock(mutex_);
+  if (upload && layers_ != nullptr && held_count_ == 0 && layers_->take_upload(ours, region)) {
+    holds_ = true;
+    return Fence{&timeline_, timeline_.add({}, {}, what)};
+  }
   if (const Status status = enqueue_held(); !status.ok()) {
     return timeline_.poison(status);
   }

@@ -61,7 +61,7 @@ Status StepRunner::prepare(OpenClContext& context, const Graph& graph, DType wei
   HETERO_TRY(OpenClProgram * program,
              kernel_program(
                  context, fmt::format("steps-{}", traits(weights).name),
-                 {opencl_kernels::elementwise, opencl_kernels::cache, opencl_kernels::attention_cpu,
+                 {opencl_kernels::angles, opencl_kernels::elementwise, opencl_kernels::cache, opencl_kernels::attention_cpu,
                   opencl_kernels::blocks, opencl_kernels::linear_cpu, opencl_kernels::experts,
                   opencl_kernels::steps_cpu},
                  fmt::format("-DSTEPS=1 {} {} {}", memory_define(), weight_define(context, weights, false),

@@ -194,30 +194,6 @@ TASK gated(global const float* x, long x_offset, long x_stride,  //
   }
 }
 
-// cos and sin of position * frequency from three tables made in double, each entry as the sum of
-// two floats: position = (a * TURN + b) * TURN + c, and angles add by complex products. So no
-// device needs doubles, and the result is as exact as float can say.
-// parts: [3][TURN][pairs] of (cos, cos's rest, sin, sin's rest).
-#define TURN 256
-
-inline float2 two_product(float2 a, float2 b) {  // Dekker's product, by fma
-  const float p = a.x * b.x;
-  const float e = fma(a.x, b.x, -p) + (a.x * b.y + a.y * b.x);
-  return (float2)(p, e);
-}
-
-inline float2 two_sum(float2 a, float2 b) {  // Knuth's exact sum
-  const float s = a.x + b.x;
-  const float v = s - a.x;
-  const float e = (a.x - (s - v)) + (b.x - v) + (a.y + b.y);
-  return (float2)(s, e);
-}
-
-inline float4 turn(float4 a, float4 b) {
-  return (float4)(two_sum(two_product(a.lo, b.lo), -two_product(a.hi, b.hi)),
-                  two_sum(two_product(a.lo, b.hi), two_product(a.hi, b.lo)));
-}
-
 TASK rope_table(global float* y, long y_offset, long y_stride, global const float* parts,
                 int pairs, float magnitude, int position, int tokens AT_GROUP) {
   const int t = GROUP(0);
@@ -225,14 +201,8 @@ TASK rope_table(global float* y, long y_offset, long y_stride, global const floa
     return;
   }
   y += y_offset + t * y_stride;
-  const int p = position + t;
   for (int i = get_local_id(0); i < pairs; i += LANES) {
-    const float4 c = vload4((p % TURN) * pairs + i, parts);
-    const float4 b = vload4((TURN + p / TURN % TURN) * pairs + i, parts);
-    const float4 a = vload4((2 * TURN + p / TURN / TURN % TURN) * pairs + i, parts);
-    const float4 r = turn(turn(a, b), c);
-    y[2 * i] = magnitude * (r.x + r.y);
-    y[2 * i + 1] = magnitude * (r.z + r.w);
+    vstore2(magnitude * cos_sin(parts, pairs, i, position + t), i, y);
   }
 }
 
