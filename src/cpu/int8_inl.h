@@ -3,7 +3,7 @@
 //
 // I provides: kLanes, kVectors, kTile, kDecodedBlocks, kSignedZero, Ints, Floats, load(bytes), low(Ints)
 // and high(Ints) (the nibbles of each byte), store_ints, zero, subtract(Ints, int32), to_floats, load_f16,
-// load_u8, load_i8, set, load_floats, mul, fma, store; and
+// load_u8, load_i8, load_u4, set, load_floats, mul, fma, store; and
 //   broadcast(four bytes)
 //   look_up(sixteen values, Ints indices): the value of each byte's index, with kSignedZero added
 //   add_bits(numbers, bits, shift, mask): numbers | (bits << shift & mask), byte by byte, to the right
@@ -12,6 +12,7 @@
 //     total(sum) turns into one number a lane
 //   dot_small, dot_signed: the same for numbers of up to 6 bits, and for 8-bit numbers stored with
 //     kSignedZero added; sums are one number a lane
+//   load_u4(bytes, shift): bits shift to shift + 3 of each byte, as load_u8
 //   settle(Ints&): makes the compiler compute it here, not where it is used first (GCC would postpone
 //     sums and keep their terms in memory)
 //   settle_memory(): keeps `acc` of multiply_decoded in memory, where the compiler would move it between
@@ -97,23 +98,26 @@ void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8B
     const float sum = first + V::sum(sums[1]);
     // What is not a number has no sum in integers, and spoils the result through the scale.
     const auto eightfold = [](float f) { return f == f ? 8 * static_cast<int32_t>(f) : 0; };
-    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first), pairs8_of(q)};
+    *blocks = {scale, scale * sum, scale * first, eightfold(sum), eightfold(first), pairs8_of(q)};
   }
 }
 
-// acc += (scale * x.scale) * total + offset * x.sum, the same operations wherever a block is met. `part`: of
-// P::kParts.
+// acc += (scale * x.scale) * total + offset * x.sum, of one of P::kParts parts, the same operations wherever
+// a block is met.
 template <class P>
 HETERO_KERNEL Floats add_block(Floats acc, Ints sum, Floats scale, Floats offset, const Int8Block& x,
                                int part) {
+  const auto of_part = [&](auto whole, auto first) {
+    return P::kParts == 1 ? whole : part == 0 ? first : whole - first;
+  };
   Ints total = P::kNumbers == Numbers::kNibbles ? I::total(sum) : sum;
   if (P::kZero != 0) {
-    const int32_t q_sum8 = P::kParts == 1 ? x.q_sum8 : part == 0 ? x.first_sum8 : x.q_sum8 - x.first_sum8;
+    const int32_t q_sum8 = of_part(x.q_sum8, x.first_sum8);
     total = I::subtract(total, P::kZero % 8 == 0 ? P::kZero / 8 * q_sum8 : q_sum8 / 8 * P::kZero);
   }
   acc = I::fma(I::mul(scale, I::set(x.scale)), I::to_floats(total), acc);
   if (P::kOffset) {
-    acc = I::fma(offset, I::set(x.sum), acc);
+    acc = I::fma(offset, I::set(of_part(x.sum, x.first_sum)), acc);
   }
   return acc;
 }
@@ -200,16 +204,16 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
         }
       }
       for (int v = 0; v < kVectors; ++v) {
-        const Floats offset = P::offset(header[v], panel, v);
-        if constexpr (kInWhole) {
-          const Ints scale = load_scales<P>(panel, v);
-          for (int i = 0; i < R; ++i) {
-            acc[i][v] = add_whole<P>(acc[i][v], take_zero_off<P>(sum[0][i][v], blocks[i]), scale,
-                                     offset_in_units<P>(offset, units, v), blocks[i]);
-          }
-          continue;
-        }
         for (int h = 0; h < P::kParts; ++h) {
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            const Ints scale = load_scales<P>(panel, v);
+            for (int i = 0; i < R; ++i) {
+              acc[i][v] = add_whole<P>(acc[i][v], take_zero_off<P>(sum[h][i][v], blocks[i]), scale,
+                                       offset_in_units<P>(offset, units, v), blocks[i]);
+            }
+            continue;
+          }
           const Floats scale = P::scale(header[v], panel, h, v);
           for (int i = 0; i < R; ++i) {
             acc[i][v] = add_block<P>(acc[i][v], sum[h][i][v], scale, offset, blocks[i], h);
@@ -238,8 +242,8 @@ constexpr int64_t kDecodedRows = 96;  // of activations that decoded numbers mee
 // Some blocks of a panel: bytes (8 * block + j) * 4 * kPanelRows.. hold elements 4j.. of every row.
 struct DecodedPanel {
   alignas(64) std::byte numbers[kDecodedBlocks * 32 * kPanelRows];
-  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];  // [block][P::kParts][row]
-  alignas(64) float offset[kDecodedBlocks * kPanelRows];
+  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];   // [block][P::kParts][row]
+  alignas(64) float offset[kDecodedBlocks * 2 * kPanelRows];  // the same
 };
 
 template <class P, bool kInWhole>
@@ -254,17 +258,17 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, 
     panel += P::kHeaderBytes;
     for (int part = 0; part < P::kBlocks; ++part, ++block) {
       for (int v = 0; v < kVectors; ++v) {
-        if constexpr (kInWhole) {
-          I::store_ints(reinterpret_cast<std::byte*>(to.scale + block * kPanelRows + v * kLanes),
-                        load_scales<P>(panel, v));
+        for (int h = 0; h < P::kParts; ++h) {
+          const int64_t at = (block * P::kParts + h) * kPanelRows + v * kLanes;
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            I::store_ints(reinterpret_cast<std::byte*>(to.scale + at), load_scales<P>(panel, v));
+            I::store(to.offset + at, offset_in_units<P>(offset, units, v));
+          } else {
+            I::store(to.scale + at, P::scale(header[v], panel, h, v));
+            I::store(to.offset + at, offset);
+          }
         }
-        for (int h = 0; h < P::kParts && !kInWhole; ++h) {
-          I::store(to.scale + (block * P::kParts + h) * kPanelRows + v * kLanes,
-                   P::scale(header[v], panel, h, v));
-        }
-        const Floats offset = P::offset(header[v], panel, v);
-        I::store(to.offset + block * kPanelRows + v * kLanes,
-                 kInWhole ? offset_in_units<P>(offset, units, v) : offset);
         for (int j = 0; j < 4; ++j) {
           Ints first;
           Ints second;
@@ -330,9 +334,9 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
       }
       I::settle_memory();
       scale += kPanelRows;
+      offset += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    offset += kPanelRows;
     q += 32 * tile;
     blocks += tile;
   }
