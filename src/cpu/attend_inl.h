@@ -40,25 +40,48 @@ struct AttendState {
   int64_t sum_stride;
 };
 
-// Scores of one row against `count` cache rows -> weights, of which the first `seen` count.
-HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64_t row,
-                               const AttendState& state) {
-  float top = state.top[row];
-  int64_t j = 0;
-  if (seen >= kW) {
-    Reg most = V::load(scores);
-    for (j = kW; j + kW <= seen; j += kW) {
-      most = V::max(most, V::load(scores + j));
+// kNone for lanes of the vector at j that are not in [first, seen), infinite for the others.
+HETERO_KERNEL Reg bound_of(int64_t j, int64_t first, int64_t seen) {
+  struct Bounds {
+    float lanes[3 * kW];
+  };
+  static constexpr Bounds kBounds = [] {
+    Bounds bounds{};
+    for (int i = 0; i < 3 * kW; ++i) {
+      bounds.lanes[i] = i / kW == 1 ? __builtin_inff() : kNone;
     }
-    const float m = V::largest(most);
-    top = m > top ? m : top;
+    return bounds;
+  }();
+  const float* inside = kBounds.lanes + kW;
+  const Reg begin = V::load(inside - (first > j ? min_of(kW, first - j) : 0));
+  return V::min(begin, V::load(inside + kW - min_of(kW, seen - j)));
+}
+
+// Scores of one query row against cache rows [begin, begin + count) -> weights; zero where the row
+// does not look. Vectors may end past `count`, not past the block.
+HETERO_KERNEL void weights_of(const AttendArgs& a, float* scores, int64_t count, int64_t row, int64_t begin,
+                              const AttendState& state) {
+  const int64_t end = a.position + row / a.group + 1 - begin;
+  const int64_t seen = end < 0 ? 0 : min_of(count, end);
+  const int64_t first = a.window == 0 || end < a.window ? 0 : min_of(seen, end - a.window);
+  if (a.cap > 0.0f) {
+    soft_cap(scores, seen, a.cap, scores);
   }
-  for (; j < seen; ++j) {
-    top = scores[j] > top ? scores[j] : top;
+  const auto partly = [&](int64_t j) { return j < first || j + kW > seen; };
+  const float before = state.top[row];
+  Reg most = V::set(before);
+  for (int64_t j = 0; j < seen; j += kW) {
+    Reg s = V::load(scores + j);
+    if (partly(j)) {
+      s = V::min(s, bound_of(j, first, seen));
+      V::store(scores + j, s);
+    }
+    most = V::max(most, s);
   }
-  float rescale[kW];
-  V::store(rescale, exp_of(V::set(state.top[row] - top)));
-  if (top != state.top[row]) {
+  const float top = V::largest(most);
+  if (top != before) {
+    float rescale[kW];
+    V::store(rescale, exp_of(V::set(before - top)));
     float* sum = state.sum + row * state.sum_stride;
     for (int64_t d = 0; d < state.sum_stride; d += kW) {
       V::store(sum + d, V::mul(V::load(sum + d), V::set(rescale[0])));
@@ -67,39 +90,19 @@ HETERO_KERNEL void softmax_row(float* scores, int64_t count, int64_t seen, int64
     state.total[row] *= rescale[0];
   }
   Reg total = V::zero();
-  for (j = 0; j + kW <= seen; j += kW) {
-    const Reg e = exp_of(V::sub(V::load(scores + j), V::set(top)));
+  int64_t j = 0;
+  for (; j < seen; j += kW) {
+    Reg e = exp_of(V::sub(V::load(scores + j), V::set(top)));
+    if (partly(j)) {
+      e = V::min(e, V::max(V::zero(), bound_of(j, first, seen)));
+    }
     total = V::add(total, e);
     V::store(scores + j, e);
   }
-  if (j < seen) {
-    float e[kW];
-    V::store(e, exp_of(V::sub(load_part(scores + j, seen - j), V::set(top))));
-    for (int i = 0; j + i < seen; ++i) {
-      scores[j + i] = e[i];
-      state.total[row] += e[i];
-    }
-  }
-  for (j = seen; j < count; ++j) {
+  for (; j < count; ++j) {
     scores[j] = 0.0f;
   }
   state.total[row] += V::sum(total);
-}
-
-// Scores of one query row against cache rows [begin, begin + count) -> weights; zero where the row
-// does not look.
-HETERO_KERNEL void weights_of(const AttendArgs& a, float* scores, int64_t count, int64_t row, int64_t begin,
-                              const AttendState& state) {
-  const int64_t end = a.position + row / a.group + 1 - begin;
-  const int64_t seen = end < 0 ? 0 : min_of(count, end);
-  const int64_t first = a.window == 0 || end < a.window ? 0 : min_of(seen, end - a.window);
-  for (int64_t j = 0; j < first; ++j) {
-    scores[j] = 0.0f;
-  }
-  if (a.cap > 0.0f) {
-    soft_cap(scores + first, seen - first, a.cap, scores + first);
-  }
-  softmax_row(scores + first, count - first, seen - first, row, state);
 }
 
 // Asks for a row of the cache. Rows of one head lie far apart, which no prefetcher of the machine follows.

@@ -57,14 +57,21 @@ struct V : X86Numbers {
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
   // sum(a[i]) for four vectors at once, in the same order of additions.
-  HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
+  template <class Add>
+  HETERO_KERNEL __m128 across_four(const Reg* a, const Add& add) {
     __m128 x[4];
     for (int i = 0; i < 4; ++i) {
-      x[i] = _mm_add_ps(_mm256_castps256_ps128(a[i]), _mm256_extractf128_ps(a[i], 1));
+      x[i] = add(_mm256_castps256_ps128(a[i]), _mm256_extractf128_ps(a[i], 1));
     }
-    const __m128 first = _mm_add_ps(_mm_movelh_ps(x[0], x[1]), _mm_movehl_ps(x[1], x[0]));
-    const __m128 second = _mm_add_ps(_mm_movelh_ps(x[2], x[3]), _mm_movehl_ps(x[3], x[2]));
-    _mm_storeu_ps(to, _mm_add_ps(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd)));
+    const __m128 first = add(_mm_movelh_ps(x[0], x[1]), _mm_movehl_ps(x[1], x[0]));
+    const __m128 second = add(_mm_movelh_ps(x[2], x[3]), _mm_movehl_ps(x[3], x[2]));
+    return add(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd));
+  }
+  HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
+    _mm_storeu_ps(to, across_four(a, [](__m128 x, __m128 y) { return _mm_add_ps(x, y); }));
+  }
+  HETERO_KERNEL void largest_of_four(const Reg* a, float* to) {
+    _mm_storeu_ps(to, across_four(a, [](__m128 x, __m128 y) { return _mm_max_ps(x, y); }));
   }
   HETERO_KERNEL float largest(Reg a) {
     __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -72,9 +79,9 @@ struct V : X86Numbers {
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
   }
   HETERO_KERNEL Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) {
     const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
   }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     const __m256i low = _mm256_set1_epi32(15);

@@ -48,19 +48,29 @@ struct V : X86Numbers {
   HETERO_KERNEL Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   HETERO_KERNEL float sum(Reg a) { return _mm512_reduce_add_ps(a); }
-  HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
+  // Halves of 256 bits first, then pairs of neighbours of four vectors at once.
+  template <class Add>
+  HETERO_KERNEL __m128 across_four(const Reg* a, const Add& add) {
+    __m256 x[4];
     for (int i = 0; i < 4; ++i) {
-      to[i] = sum(a[i]);
+      x[i] = add(_mm512_castps512_ps256(a[i]), _mm512_extractf32x8_ps(a[i], 1));
     }
+    const __m256 first = add(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+    const __m256 second = add(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+    const __m256 all = add(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xee));
+    return _mm256_castps256_ps128(add(all, _mm256_castps128_ps256(_mm256_extractf128_ps(all, 1))));
+  }
+  HETERO_KERNEL void sum_of_four(const Reg* a, float* to) {
+    _mm_storeu_ps(to, across_four(a, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); }));
+  }
+  HETERO_KERNEL void largest_of_four(const Reg* a, float* to) {
+    _mm_storeu_ps(to, across_four(a, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); }));
   }
   HETERO_KERNEL float largest(Reg a) { return _mm512_reduce_max_ps(a); }
   HETERO_KERNEL Reg round(Reg a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
-    const __m512i e = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(e, 23));
-  }
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     q[0] = _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));

@@ -18,7 +18,7 @@ namespace {
 struct I {
   static constexpr int kLanes = 16;
   static constexpr int kVectors = 2;
-  static constexpr int kTile = 12;
+  static constexpr int kTile = 6;
   static constexpr int kDecodedBlocks = 16;  // with 32 rows 20 KiB
   static constexpr int kSignedZero = 128;
   using Ints = __m512i;
@@ -47,13 +47,36 @@ struct I {
   HETERO_KERNEL Ints total(Ints sum) { return sum; }
   HETERO_KERNEL Ints dot_small(Ints sum, Ints w, Ints x) { return _mm512_dpbusd_epi32(sum, w, x); }
   HETERO_KERNEL Ints dot_signed(Ints sum, Ints w, Ints x) { return _mm512_dpbusd_epi32(sum, w, x); }
+  static constexpr bool kWholeOffsets = true;
+  HETERO_KERNEL int32_t pairs8(const int8_t*, int32_t q_sum8) {
+    const auto sum = static_cast<uint32_t>(q_sum8);
+    return static_cast<int32_t>(sum << 16 | (-sum & 0xffffu));
+  }
+  HETERO_KERNEL Ints total_with(Ints sum, int32_t high, Ints pairs) {
+    // Bits of the sum where the third one has any.
+    constexpr int kSelect = 0xe4;
+    const Ints both =
+        _mm512_ternarylogic_epi32(sum, _mm512_set1_epi32(high), _mm512_set1_epi32(0xffff), kSelect);
+    return _mm512_madd_epi16(both, pairs);
+  }
+  HETERO_KERNEL void store_pairs(std::byte* p, Floats low, Floats high) {
+    constexpr int kSelect = 0xe4;
+    store_ints(
+        p, _mm512_ternarylogic_epi32(_mm512_cvtps_epi32(low), _mm512_slli_epi32(_mm512_cvtps_epi32(high), 16),
+                                     _mm512_set1_epi32(0xffff), kSelect));
+  }
   HETERO_KERNEL Ints subtract(Ints a, int32_t b) { return _mm512_sub_epi32(a, _mm512_set1_epi32(b)); }
   HETERO_KERNEL Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
   HETERO_KERNEL Floats load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  HETERO_KERNEL Floats load_u8(const std::byte* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  HETERO_KERNEL Ints widen(const std::byte* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  HETERO_KERNEL Floats load_u8(const std::byte* p) { return _mm512_cvtepi32_ps(widen(p)); }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    const Ints shifted = _mm512_srli_epi32(widen(p), static_cast<unsigned>(shift));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(15)));
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
@@ -62,7 +85,7 @@ struct I {
   HETERO_KERNEL Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   HETERO_KERNEL void settle(Ints& a) { asm("" : "+v"(a)); }
-  HETERO_KERNEL void settle_memory() {}
+  HETERO_KERNEL void settle_memory() { asm volatile("" : : : "memory"); }
   HETERO_KERNEL Floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
   HETERO_KERNEL void store_ints(std::byte* p, Ints a) { _mm512_storeu_si512(p, a); }
   HETERO_KERNEL void store(float* p, Floats a) { _mm512_storeu_ps(p, a); }

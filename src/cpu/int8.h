@@ -18,10 +18,11 @@ namespace hetero::cpu {
 struct Int8Block {
   float scale;
   float sum;           // scale * (q[0] + ... + q[31])
+  float first_sum;     // scale * (q[0] + ... + q[15])
   int32_t q_sum8;      // 8 * (q[0] + ... + q[31])
   int32_t first_sum8;  // 8 * (q[0] + ... + q[15])
-  int32_t q_pairs8;    // two numbers of 16 bits: 8 * those of q[0], q[1], q[4], q[5], ..., and 8 * the
-                       // others. Only where a level's kernels read it, else 0.
+  int32_t q_pairs8;    // two numbers of 16 bits, by level: -8 * those of q[0], q[1], q[4], q[5], ..., and
+                       // -8 * the others; or -q_sum8 and, in the higher one, q_sum8; or 0.
 };
 
 /// Rows of activations, quantized, in groups of `tile` rows that lie interleaved: block b of row i is

@@ -3,7 +3,7 @@
 //
 // I provides: kLanes, kVectors, kTile, kDecodedBlocks, kSignedZero, Ints, Floats, load(bytes), low(Ints)
 // and high(Ints) (the nibbles of each byte), store_ints, zero, subtract(Ints, int32), to_floats, load_f16,
-// load_u8, load_i8, set, load_floats, mul, fma, store; and
+// load_u8, load_i8, load_u4, set, load_floats, mul, fma, store; and
 //   broadcast(four bytes)
 //   look_up(sixteen values, Ints indices): the value of each byte's index, with kSignedZero added
 //   add_bits(numbers, bits, shift, mask): numbers | (bits << shift & mask), byte by byte, to the right
@@ -12,6 +12,7 @@
 //     total(sum) turns into one number a lane
 //   dot_small, dot_signed: the same for numbers of up to 6 bits, and for 8-bit numbers stored with
 //     kSignedZero added; sums are one number a lane
+//   load_u4(bytes, shift): bits shift to shift + 3 of each byte, as load_u8
 //   settle(Ints&): makes the compiler compute it here, not where it is used first (GCC would postpone
 //     sums and keep their terms in memory)
 //   settle_memory(): keeps `acc` of multiply_decoded in memory, where the compiler would move it between
@@ -77,43 +78,82 @@ void pack_int8_panel(const WeightRows& w, int64_t k, std::byte* panel) {
   });
 }
 
-void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks) {
-  for (int64_t at = 0; at < k; at += 32, q += 32 * tile, blocks += tile) {
-    Reg largest = V::zero();
-    for (int j = 0; j < 32; j += kW) {
-      const Reg r = V::load(x + at + j);
-      largest = V::max(largest, V::max(r, V::sub(V::zero(), r)));
+using Four = float __attribute__((vector_size(16)));
+using FourInts = int32_t __attribute__((vector_size(16)));
+
+// B <= 4 blocks, whose vectors shrink to one number each together.
+template <int B>
+HETERO_KERNEL void quantize_blocks(const float* x, int64_t tile, int8_t* q, Int8Block* blocks) {
+  Reg most[4];
+  Reg sums[2][4];  // of the halves' whole numbers: exact
+#pragma GCC unroll 4
+  for (int b = 0; b < 4; ++b) {
+    most[b] = V::zero();
+    sums[0][b] = V::zero();
+    sums[1][b] = V::zero();
+#pragma GCC unroll 8
+    for (int j = 0; j < 32 && b < B; j += kW) {
+      const Reg r = V::load(x + 32 * b + j);
+      most[b] = V::max(most[b], V::max(r, V::sub(V::zero(), r)));
     }
-    const float most = V::largest(largest);
-    const float scale = most / 127.0f;
-    const float inverse = most > 0.0f ? 127.0f / most : 0.0f;
-    Reg sums[2] = {V::zero(), V::zero()};  // of whole numbers: exact
+  }
+  Four largest;
+  V::largest_of_four(most, reinterpret_cast<float*>(&largest));
+  const Four scale = largest / 127.0f;
+  const Four inverse = 127.0f / (largest > 0x1p-120f ? largest : Four{} + 0x1p-120f);  // finite
+#pragma GCC unroll 4
+  for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
     for (int j = 0; j < 32; j += kW) {
-      const Reg r = V::round(V::mul(V::load(x + at + j), V::set(inverse)));
-      V::store_i8(q + j, r);
-      sums[j / 16] = V::add(sums[j / 16], r);
+      const Reg r = V::round(V::mul(V::load(x + 32 * b + j), V::set(inverse[b])));
+      V::store_i8(q + 32 * tile * b + j, r);
+      sums[j / 16][b] = V::add(sums[j / 16][b], r);
     }
-    const float first = V::sum(sums[0]);
-    const float sum = first + V::sum(sums[1]);
-    // What is not a number has no sum in integers, and spoils the result through the scale.
-    const auto eightfold = [](float f) { return f == f ? 8 * static_cast<int32_t>(f) : 0; };
-    *blocks = {scale, scale * sum, eightfold(sum), eightfold(first), pairs8_of(q)};
+  }
+  Four first;
+  Four all;
+  V::sum_of_four(sums[0], reinterpret_cast<float*>(&first));
+  V::sum_of_four(sums[1], reinterpret_cast<float*>(&all));
+  all += first;
+  // What is not a number has no sum in integers (0 here), and spoils the result through the scale.
+  const auto eightfold = [](Four f) { return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8; };
+  const FourInts all8 = eightfold(all);
+  const FourInts first8 = eightfold(first);
+  const Four sum = scale * all;
+  const Four first_sum = scale * first;
+#pragma GCC unroll 4
+  for (int b = 0; b < B; ++b) {
+    blocks[tile * b] = {scale[b], sum[b],    first_sum[b],
+                        all8[b],  first8[b], pairs8_of(q + 32 * tile * b, all8[b])};
   }
 }
 
-// acc += (scale * x.scale) * total + offset * x.sum, the same operations wherever a block is met. `part`: of
-// P::kParts.
+void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks) {
+  int64_t at = 0;
+  for (; at + 128 <= k; at += 128) {
+    quantize_blocks<4>(x + at, tile, q + at * tile, blocks + at / 32 * tile);
+  }
+  for (; at < k; at += 32) {
+    quantize_blocks<1>(x + at, tile, q + at * tile, blocks + at / 32 * tile);
+  }
+}
+
+// acc += (scale * x.scale) * total + offset * x.sum, of one of P::kParts parts, the same operations wherever
+// a block is met.
 template <class P>
 HETERO_KERNEL Floats add_block(Floats acc, Ints sum, Floats scale, Floats offset, const Int8Block& x,
                                int part) {
+  const auto of_part = [&](auto whole, auto first) {
+    return P::kParts == 1 ? whole : part == 0 ? first : whole - first;
+  };
   Ints total = P::kNumbers == Numbers::kNibbles ? I::total(sum) : sum;
   if (P::kZero != 0) {
-    const int32_t q_sum8 = P::kParts == 1 ? x.q_sum8 : part == 0 ? x.first_sum8 : x.q_sum8 - x.first_sum8;
+    const int32_t q_sum8 = of_part(x.q_sum8, x.first_sum8);
     total = I::subtract(total, P::kZero % 8 == 0 ? P::kZero / 8 * q_sum8 : q_sum8 / 8 * P::kZero);
   }
   acc = I::fma(I::mul(scale, I::set(x.scale)), I::to_floats(total), acc);
   if (P::kOffset) {
-    acc = I::fma(offset, I::set(x.sum), acc);
+    acc = I::fma(offset, I::set(of_part(x.sum, x.first_sum)), acc);
   }
   return acc;
 }
@@ -129,21 +169,24 @@ HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
 }
 
 // `units`: what the sums are multiplied by, or null.
-HETERO_KERNEL void store_row(float* acc, const float* units, int64_t cols, const float* bias, float* y) {
-  if (units != nullptr) {
-    for (int v = 0; v < kVectors; ++v) {
-      I::store(acc + v * kLanes,
-               I::mul(I::load_floats(acc + v * kLanes), I::load_floats(units + v * kLanes)));
-    }
-  }
+HETERO_KERNEL void store_row(const float* acc, const float* units, int64_t cols, const float* bias,
+                             float* y) {
+  const auto at = [&](int v) {
+    const Floats sums = I::load_floats(acc + v * kLanes);
+    return units == nullptr ? sums : I::mul(sums, I::load_floats(units + v * kLanes));
+  };
   if (cols == kPanelRows && bias == nullptr) {
     for (int v = 0; v < kVectors; ++v) {
-      I::store(y + v * kLanes, I::load_floats(acc + v * kLanes));
+      I::store(y + v * kLanes, at(v));
     }
     return;
   }
+  float whole[kPanelRows];
+  for (int v = 0; v < kVectors; ++v) {
+    I::store(whole + v * kLanes, at(v));
+  }
   for (int64_t c = 0; c < cols; ++c) {
-    y[c] = acc[c] + (bias == nullptr ? 0.0f : bias[c]);
+    y[c] = whole[c] + (bias == nullptr ? 0.0f : bias[c]);
   }
 }
 
@@ -178,7 +221,7 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
       for (int h = 0; h < P::kParts; ++h) {
         for (int i = 0; i < R; ++i) {
           for (int v = 0; v < kVectors; ++v) {
-            sum[h][i][v] = I::zero();
+            sum[h][i][v] = start_of<P, kInWhole>(blocks[i]);
           }
         }
       }
@@ -200,16 +243,16 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
         }
       }
       for (int v = 0; v < kVectors; ++v) {
-        const Floats offset = P::offset(header[v], panel, v);
-        if constexpr (kInWhole) {
-          const Ints scale = load_scales<P>(panel, v);
-          for (int i = 0; i < R; ++i) {
-            acc[i][v] = add_whole<P>(acc[i][v], take_zero_off<P>(sum[0][i][v], blocks[i]), scale,
-                                     offset_in_units<P>(offset, units, v), blocks[i]);
-          }
-          continue;
-        }
         for (int h = 0; h < P::kParts; ++h) {
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            const Ints scale = load_scales<P>(panel, v);
+            for (int i = 0; i < R; ++i) {
+              acc[i][v] = add_whole<P>(acc[i][v], sum[h][i][v], scale, offset_in_units<P>(offset, units, v),
+                                       blocks[i]);
+            }
+            continue;
+          }
           const Floats scale = P::scale(header[v], panel, h, v);
           for (int i = 0; i < R; ++i) {
             acc[i][v] = add_block<P>(acc[i][v], sum[h][i][v], scale, offset, blocks[i], h);
@@ -233,13 +276,13 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
 // ---- Many rows: numbers decoded once into a first-level cache ------------------------------------
 
 constexpr int64_t kDecodedBlocks = I::kDecodedBlocks;
-constexpr int64_t kDecodedRows = 96;  // of activations that decoded numbers meet; a multiple of all tiles
+constexpr int64_t kDecodedRows = 192;  // of activations that decoded numbers meet; a multiple of all tiles
 
 // Some blocks of a panel: bytes (8 * block + j) * 4 * kPanelRows.. hold elements 4j.. of every row.
 struct DecodedPanel {
   alignas(64) std::byte numbers[kDecodedBlocks * 32 * kPanelRows];
-  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];  // [block][P::kParts][row]
-  alignas(64) float offset[kDecodedBlocks * kPanelRows];
+  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];   // [block][P::kParts][row]
+  alignas(64) float offset[kDecodedBlocks * 2 * kPanelRows];  // the same
 };
 
 template <class P, bool kInWhole>
@@ -254,17 +297,17 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, 
     panel += P::kHeaderBytes;
     for (int part = 0; part < P::kBlocks; ++part, ++block) {
       for (int v = 0; v < kVectors; ++v) {
-        if constexpr (kInWhole) {
-          I::store_ints(reinterpret_cast<std::byte*>(to.scale + block * kPanelRows + v * kLanes),
-                        load_scales<P>(panel, v));
+        for (int h = 0; h < P::kParts; ++h) {
+          const int64_t at = (block * P::kParts + h) * kPanelRows + v * kLanes;
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            I::store_ints(reinterpret_cast<std::byte*>(to.scale + at), load_scales<P>(panel, v));
+            I::store(to.offset + at, offset_in_units<P>(offset, units, v));
+          } else {
+            I::store(to.scale + at, P::scale(header[v], panel, h, v));
+            I::store(to.offset + at, offset);
+          }
         }
-        for (int h = 0; h < P::kParts && !kInWhole; ++h) {
-          I::store(to.scale + (block * P::kParts + h) * kPanelRows + v * kLanes,
-                   P::scale(header[v], panel, h, v));
-        }
-        const Floats offset = P::offset(header[v], panel, v);
-        I::store(to.offset + block * kPanelRows + v * kLanes,
-                 kInWhole ? offset_in_units<P>(offset, units, v) : offset);
         for (int j = 0; j < 4; ++j) {
           Ints first;
           Ints second;
@@ -304,10 +347,7 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
           const Ints x = I::broadcast(q + i * 32 + 4 * j);
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v) {
-            sum[i][v] = add_products<P>(jj == 0 ? I::zero() : sum[i][v], wj[v], x);
-            if constexpr (kInWhole) {
-              sum[i][v] = jj == 0 ? take_zero_off<P>(sum[i][v], blocks[i]) : sum[i][v];
-            }
+            sum[i][v] = add_products<P>(jj == 0 ? start_of<P, kInWhole>(blocks[i]) : sum[i][v], wj[v], x);
             I::settle(sum[i][v]);
           }
         }
@@ -330,9 +370,9 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
       }
       I::settle_memory();
       scale += kPanelRows;
+      offset += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    offset += kPanelRows;
     q += 32 * tile;
     blocks += tile;
   }

@@ -1,7 +1,7 @@
-// I, kPortableLanes rows side by side, one number at a time: for every machine, and for tests of what
-// builds on other levels' panels.
+// Portable, an I: kPortableLanes rows side by side, one number at a time, for every machine, and for tests of
+// what builds on other levels' panels.
 
-struct I {
+struct Portable {
   static constexpr int kLanes = kPortableLanes;
   static constexpr int kVectors = 2;
   static constexpr int kTile = 4;
@@ -84,6 +84,9 @@ struct I {
   }
   HETERO_KERNEL Floats load_u8(const std::byte* p) {
     return each([&](int l) { return static_cast<float>(p[l]); });
+  }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    return each([&](int l) { return static_cast<float>(static_cast<int>(p[l]) >> shift & 15); });
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return each([&](int l) { return static_cast<float>(static_cast<int8_t>(p[l])); });

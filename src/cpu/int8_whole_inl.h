@@ -1,22 +1,33 @@
-// Scales as whole numbers, where I has kWholeScales: sums of 4-bit products then meet their weight's scale in
-// the instruction that adds their halves up, which saves a multiplication for each block. Included by
-// int8_inl.h.
+// Scales as whole numbers, which saves a multiplication for each block's sums of 4-bit products: either their
+// weight's scale is met in the instruction that adds a sum's halves up (I::kWholeScales), or scale and offset
+// meet the two sums, of products and of activations, in one (I::kWholeOffsets, for types that have both).
+// Included by int8_inl.h.
 //
 // Such panels (of kWhole types) begin with a unit for each row, a power of two. A block's 16-bit word is its
 // scale in units, exactly: 11 significant bits of an f16 fit into 15 unless a row's scales are more than
-// about 16 times apart. Where they do not fit in one of the rows, the panel's units are 0 and its scales stay
-// f16.
+// about 16 times apart. With offsets, a block has pairs of words: its scale and, in eight units, its offset
+// to numbers from -8 to 7, around which offsets lie. Where they do not fit in one of the rows, the panel's
+// units are 0 and its scales stay f16.
 //
-// I provides: total_scaled(sum, scales): the two 16-bit halves of each lane times those of scales, added;
-// load_twice(words): a 16-bit word a lane, in both halves; subtract_pairs(a, b): of 16-bit halves;
-// store_words(to, Floats): whole numbers as 16-bit words; pairs8(q): Int8Block::q_pairs8; inverse(Floats).
+// I provides inverse(Floats) and, with kWholeScales: total_scaled(sum, scales): the two 16-bit halves of each
+// lane times those of scales, added; load_twice(words): a 16-bit word a lane, in both halves; store_words(to,
+// Reg): whole numbers as 16-bit words; with kWholeOffsets: total_with(sum, high, pairs): each lane's low half
+// and the high half of `high` times the halves of pairs, added; store_pairs(to, Reg, Reg): words side by
+// side; with either pairs8(q, 8 * their sum): Int8Block::q_pairs8.
 
 template <class J>
 constexpr bool kHasWholeScales = requires {
   J::kWholeScales;
 };
+template <class J>
+constexpr bool kHasWholeOffsets = requires {
+  J::kWholeOffsets;
+};
 template <class P>
-constexpr bool kWhole = kHasWholeScales<I>&& P::kNumbers == Numbers::kNibbles&& P::kHeaderBytes == 0;
+constexpr bool kWhole =
+    (kHasWholeScales<I> || (kHasWholeOffsets<I> && P::kOffset)) && P::kNumbers
+                                                                       == Numbers::kNibbles&& P::kHeaderBytes
+                                                                       == 0;
 template <class P>
 constexpr int64_t kUnitBytes = kWhole<P> ? 4 * kPanelRows : 0;
 
@@ -28,50 +39,80 @@ HETERO_KERNEL const float* units_of(const std::byte* panel) {
 }
 
 template <class J = I>
-HETERO_KERNEL int32_t pairs8_of(const int8_t* q) {
-  if constexpr (kHasWholeScales<J>) {
-    return J::pairs8(q);
+HETERO_KERNEL int32_t pairs8_of(const int8_t* q, int32_t q_sum8) {
+  if constexpr (kHasWholeScales<J> || kHasWholeOffsets<J>) {
+    return J::pairs8(q, q_sum8);
   } else {
     return 0;
   }
 }
-// Takes kZero times the activations off a sum of a block's products.
-template <class P, class J = I>
-HETERO_KERNEL Ints take_zero_off(Ints sum, const Int8Block& x) {
-  static_assert(P::kZero == 0 || P::kZero == 8);
-  return P::kZero == 0 ? sum
-                       : J::subtract_pairs(sum, J::broadcast(reinterpret_cast<const int8_t*>(&x.q_pairs8)));
+// What a sum of a block's products starts with: what takes the number that stands for 0, 8, times the
+// activations off.
+template <class P, bool kInWhole, class J = I>
+HETERO_KERNEL Ints start_of(const Int8Block& x) {
+  if constexpr (kInWhole && (P::kZero != 0 || kHasWholeOffsets<J>)) {
+    static_assert(P::kZero == 0 || P::kZero == 8);
+    return J::broadcast(reinterpret_cast<const int8_t*>(&x.q_pairs8));
+  } else {
+    return J::zero();
+  }
 }
 template <class P, class J = I>
 HETERO_KERNEL Ints load_scales(const std::byte* scales, int v) {
-  return J::load_twice(scales + 2 * v * kLanes);
+  if constexpr (kHasWholeOffsets<J>) {
+    return J::load(scales + 4 * v * kLanes);
+  } else {
+    return J::load_twice(scales + 2 * v * kLanes);
+  }
 }
 
 // Offsets are added to sums in units. A power of two has an exact inverse.
 template <class P, class J = I>
 HETERO_KERNEL Floats offset_in_units(Floats offset, const float* units, int v) {
-  if constexpr (kWhole<P> && P::kOffset) {
+  if constexpr (kHasWholeOffsets<J>) {
+    return J::set(0.0f);  // in pairs
+  } else if constexpr (kWhole<P> && P::kOffset) {
     return J::mul(offset, J::inverse(J::load_floats(units + v * kLanes)));
   } else {
     return offset;
   }
 }
 
+// Scales and offsets of a block as they are in the panel, kW rows at a time.
+template <class P>
+HETERO_KERNEL Reg packed_scale(const std::byte* scales, int v) {
+  return V::load_f16(scales + 2 * v * kW);
+}
+template <class P>
+HETERO_KERNEL Reg packed_offset(const std::byte* scales, int v) {  // in eighths, to numbers from -8 to 7
+  const Reg offset = V::load_f16(scales + 2 * kPanelRows + 2 * v * kW);
+  return V::fma(offset, V::set(0.125f), packed_scale<P>(scales, v));
+}
+
 // Turns the f16 of a packed panel into whole numbers if all of them fit.
 template <class P, class J = I>
 HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
+  constexpr int kRegs = kPanelRows / kW;
   auto* units = reinterpret_cast<float*>(panel);
   std::byte* const scales = panel + kUnitBytes<P>;
+  const auto magnitude = [](Reg r) { return V::max(r, V::sub(V::zero(), r)); };
   Reg spoiled = V::zero();  // by a scale that is not whole, or not a number
-  for (int v = 0; v < kVectors; ++v) {
+  const auto spoil = [&](Reg r) {
+    const Reg rest = V::sub(r, V::round(r));
+    spoiled = V::fma(rest, rest, spoiled);
+  };
+  for (int v = 0; v < kRegs; ++v) {
     Reg largest = V::set(0x1p-24f);  // the smallest f16
     for (int64_t b = 0; b < blocks; ++b) {
-      const Reg scale = V::load_f16(scales + b * kSuperBytes<P> + 2 * v * kLanes);
-      largest = V::max(largest, V::max(scale, V::sub(V::zero(), scale)));
+      const std::byte* const at = scales + b * kSuperBytes<P>;
+      largest = V::max(largest, magnitude(packed_scale<P>(at, v)));
+      if constexpr (kHasWholeOffsets<J>) {
+        largest = V::max(largest, magnitude(packed_offset<P>(at, v)));
+      }
     }
-    float* const of_vector = units + v * kLanes;
+    float* const of_vector = units + v * kW;
     V::store(of_vector, largest);
-    for (int lane = 0; lane < kLanes; ++lane) {  // 2^e of the largest, 2^14 units
+    for (int lane = 0; lane < kW; ++lane) {  // 2^e of the largest, 2^14 units
       uint32_t bits;
       __builtin_memcpy(&bits, of_vector + lane, sizeof(bits));
       bits &= 0x7f800000u;
@@ -80,9 +121,11 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     }
     const Reg per_unit = V::div(V::set(1.0f), V::load(of_vector));
     for (int64_t b = 0; b < blocks; ++b) {
-      const Reg scale = V::mul(V::load_f16(scales + b * kSuperBytes<P> + 2 * v * kLanes), per_unit);
-      const Reg rest = V::sub(scale, V::round(scale));
-      spoiled = V::fma(rest, rest, spoiled);
+      const std::byte* const at = scales + b * kSuperBytes<P>;
+      spoil(V::mul(packed_scale<P>(at, v), per_unit));
+      if constexpr (kHasWholeOffsets<J>) {
+        spoil(V::mul(packed_offset<P>(at, v), per_unit));
+      }
     }
   }
   if (!(V::sum(spoiled) == 0.0f)) {
@@ -91,19 +134,33 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     }
     return;
   }
-  for (int v = 0; v < kVectors; ++v) {
-    const Reg per_unit = V::div(V::set(1.0f), V::load(units + v * kLanes));
-    for (int64_t b = 0; b < blocks; ++b) {
-      std::byte* const at = scales + b * kSuperBytes<P> + 2 * v * kLanes;
-      J::store_words(at, V::mul(V::load_f16(at), per_unit));
+  for (int64_t b = 0; b < blocks; ++b) {
+    std::byte* const at = scales + b * kSuperBytes<P>;
+    Reg scale[kRegs];
+    Reg offset[kRegs];
+    for (int v = 0; v < kRegs; ++v) {
+      const Reg per_unit = V::div(V::set(1.0f), V::load(units + v * kW));
+      scale[v] = V::mul(packed_scale<P>(at, v), per_unit);
+      offset[v] = kHasWholeOffsets<J> ? V::mul(packed_offset<P>(at, v), per_unit) : V::zero();
+    }
+    for (int v = 0; v < kRegs; ++v) {
+      if constexpr (kHasWholeOffsets<J>) {
+        J::store_pairs(at + 4 * v * kW, scale[v], offset[v]);
+      } else {
+        J::store_words(at + 2 * v * kW, scale[v]);
+      }
     }
   }
 }
 
 // acc += x.scale * (scale * sum) + offset * x.sum, in units, the same operations wherever a block is met. At
-// most 2 * (15 * 127 * 16) * 32752 < 2^31.
+// most 2 * (15 * 127 * 16) * 32752 < 2^31, and with pairs 2 * (8 * 127 * 32) * 32767 < 2^31.
 template <class P, class J = I>
 HETERO_KERNEL Floats add_whole(Floats acc, Ints sum, Ints scale, Floats offset, const Int8Block& x) {
-  acc = J::fma(J::set(x.scale), J::to_floats(J::total_scaled(sum, scale)), acc);
-  return P::kOffset ? J::fma(offset, J::set(x.sum), acc) : acc;
+  if constexpr (kHasWholeOffsets<J>) {
+    return J::fma(J::set(x.scale), J::to_floats(J::total_with(sum, x.q_pairs8, scale)), acc);
+  } else {
+    acc = J::fma(J::set(x.scale), J::to_floats(J::total_scaled(sum, scale)), acc);
+    return P::kOffset ? J::fma(offset, J::set(x.sum), acc) : acc;
+  }
 }

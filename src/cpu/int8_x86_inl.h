@@ -56,9 +56,6 @@ struct I {
   HETERO_KERNEL Ints total_scaled(Ints sum, Ints scales) {
     return _mm256_madd_epi16(sum, scales);
   }
-  HETERO_KERNEL Ints subtract_pairs(Ints a, Ints b) {
-    return _mm256_sub_epi16(a, b);
-  }
   HETERO_KERNEL Ints load_twice(const std::byte* p) {
     const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_or_si256(words, _mm256_slli_epi32(words, 16));
@@ -71,12 +68,13 @@ struct I {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                      _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
   }
-  HETERO_KERNEL int32_t pairs8(const int8_t* q) {
+  HETERO_KERNEL int32_t pairs8(const int8_t* q, int32_t) {
     const __m256i pairs =
         _mm256_maddubs_epi16(_mm256_set1_epi8(8), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
     __m128i a = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
     a = _mm_add_epi16(a, _mm_shuffle_epi32(a, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi16(a, _mm_shuffle_epi32(a, 0xb1)));
+    a = _mm_add_epi16(a, _mm_shuffle_epi32(a, 0xb1));
+    return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), a));
   }
   HETERO_KERNEL Ints dot_small(Ints sum, Ints w, Ints x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
@@ -96,8 +94,14 @@ struct I {
   HETERO_KERNEL Floats load_f16(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  HETERO_KERNEL Ints widen(const std::byte* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   HETERO_KERNEL Floats load_u8(const std::byte* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    return _mm256_cvtepi32_ps(widen(p));
+  }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(widen(p), shift), _mm256_set1_epi32(15)));
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));

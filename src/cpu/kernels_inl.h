@@ -6,11 +6,11 @@
 //
 // V provides: Reg, kWidth, zero, set, load, store, load_f16, store_f16, load_bf16, add, sub, mul,
 // div, fma(a, b, c) = a * b + c, min and max (the second operand where one is NaN), sum, largest,
-// sum_of_four, exp2_int(n) = 2^n for integral n, round, f16(bytes) and load_i8(bytes) to floats, and, for
-// block formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the stored integers of 32 elements, and
-// Numbers, 32 integers of 8 bits: nibbles(bytes), the low ones of 16 bytes, then the high ones;
-// look_up(sixteen values, Numbers), add_fifth_bits(Numbers, 4 bytes), store_numbers(int8_t[32], Numbers) and
-// to_floats(Numbers, Reg[32 / kWidth]).
+// sum_of_four, largest_of_four, times_exp2(a, n) = a * 2^n for integral n, round, f16(bytes) and
+// load_i8(bytes) to floats, and, for block formats, q4(bytes, Reg[32 / kWidth]), q8(bytes, ...) giving the
+// stored integers of 32 elements, and Numbers, 32 integers of 8 bits: nibbles(bytes), the low ones of 16
+// bytes, then the high ones; look_up(sixteen values, Numbers), add_fifth_bits(Numbers, 4 bytes),
+// store_numbers(int8_t[32], Numbers) and to_floats(Numbers, Reg[32 / kWidth]).
 
 #include "cpu/vector_inl.h"
 

@@ -16,7 +16,7 @@ HETERO_KERNEL Reg exp_of(Reg x) {
   p = V::fma(p, r, V::set(0.5f));
   p = V::fma(p, r, V::set(1.0f));
   p = V::fma(p, r, V::set(1.0f));
-  return V::mul(p, V::exp2_int(n));
+  return V::times_exp2(p, n);
 }
 
 // x / (1 + e^-y)

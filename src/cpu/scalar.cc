@@ -47,6 +47,7 @@ void pack_panel(const WeightRows& w, int64_t k_begin, int64_t count, float* pane
 
 constexpr int kPortableLanes = 4;
 #include "cpu/int8_portable_inl.h"
+using I = Portable;
 // After what it builds on.
 #include "cpu/int8_inl.h"
 

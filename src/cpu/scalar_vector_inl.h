@@ -125,14 +125,19 @@ struct V {
     const float y = a[2] > a[3] ? a[2] : a[3];
     return x > y ? x : y;
   }
+  HETERO_KERNEL void largest_of_four(const Reg* a, float* to) {
+    for (int i = 0; i < 4; ++i) {
+      to[i] = largest(a[i]);
+    }
+  }
   // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to the nearest integer.
   HETERO_KERNEL Reg round(Reg a) {
     return (a + 12582912.0f) - 12582912.0f;
   }
-  HETERO_KERNEL Reg exp2_int(Reg n) {
+  HETERO_KERNEL Reg times_exp2(Reg a, Reg n) {
     // NaN, which no conversion to integers may see, becomes 2^-127.
     const Reg biased = choose(n > set(-127.0f), n + 127.0f, zero());
-    return as_floats(__builtin_convertvector(biased, Ints) << 23);
+    return a * as_floats(__builtin_convertvector(biased, Ints) << 23);
   }
   HETERO_KERNEL void q4(const std::byte* p, Reg* q) {
     for (int j = 0; j < 4; ++j) {

@@ -24,14 +24,28 @@ void round_tile_row(const float* x, int64_t k, uint16_t* to) {
   }
 }
 
+// Pairs of whole numbers -> scales and offsets, exactly those of the file.
+template <class P>
+void part_scales(const float* units, int64_t blocks, DecodedPanel& panel) {
+  for (int64_t at = 0; at < blocks * kPanelRows; ++at) {
+    const auto pair = __builtin_bit_cast(uint32_t, panel.scale[at]);
+    const float unit = units[at % kPanelRows];
+    const auto scale = static_cast<float>(static_cast<int16_t>(pair & 0xffffu));
+    const auto offset = static_cast<float>(static_cast<int16_t>(pair >> 16));
+    panel.scale[at] = unit * scale;
+    panel.offset[at] = unit * 8.0f * (offset - scale);
+  }
+}
+
 // Decoded blocks -> [block][2][16 pairs][16 rows][2].
 template <class P>
 void widen_blocks(const DecodedPanel& from, int64_t blocks, uint32_t* to) {
   for (int64_t block = 0; block < blocks; ++block) {
     for (int v = 0; v < kVectors; ++v) {
-      const float* offset = from.offset + block * kPanelRows + v * kLanes;
       for (int j = 0; j < 8; ++j) {
-        const float* scale = from.scale + (block * P::kParts + j * P::kParts / 8) * kPanelRows + v * kLanes;
+        const int64_t part = (block * P::kParts + j * P::kParts / 8) * kPanelRows + v * kLanes;
+        const float* scale = from.scale + part;
+        const float* offset = from.offset + part;
         uint32_t words[kLanes];
         __builtin_memcpy(words, from.numbers + ((block * 8 + j) * kVectors + v) * 4 * kLanes, sizeof(words));
         uint32_t* pairs = to + ((block * kVectors + v) * 16 + 2 * j) * kLanes;
@@ -65,7 +79,13 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
     }
     for (int64_t block = 0; block < row_blocks; block += kDecodedBlocks) {
       const int64_t blocks = min_of(kDecodedBlocks, row_blocks - block);
-      decode_blocks_of<P, false>(panel + block / P::kBlocks * kSuperBytes<P>, nullptr, blocks, decoded);
+      const std::byte* from = panel + kUnitBytes<P> + block / P::kBlocks * kSuperBytes<P>;
+      if (const float* units = units_of<P>(panel); units == nullptr) {
+        decode_blocks_of<P, false>(from, nullptr, blocks, decoded);
+      } else if constexpr (kWhole<P>) {
+        decode_blocks_of<P, true>(from, units, blocks, decoded);
+        part_scales<P>(units, blocks, decoded);
+      }
       widen_blocks<P>(decoded, blocks, wide);
       for (int64_t group = 0; group < groups; ++group) {
         const uint16_t* xg = x + ((first / kTileRows + group) * row_blocks + block) * kTileRows * 32;
@@ -87,7 +107,7 @@ void multiply_tiles(DType dtype, const std::byte* panel, int64_t k, const uint16
                     int64_t cols, const float* bias, float* y, int64_t y_stride) {
   with_panel(dtype, [&]<class P>() {
     T::begin();
-    for (int64_t c = 0; c < cols; c += kPanelRows, panel += k / 32 / P::kBlocks * kSuperBytes<P>) {
+    for (int64_t c = 0; c < cols; c += kPanelRows, panel += panel_bytes_of<P>(k)) {
       multiply_tiles_of<P>(panel, k, x, count, min_of(kPanelRows, cols - c),
                            bias == nullptr ? nullptr : bias + c, y + c, y_stride);
     }

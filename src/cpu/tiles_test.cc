@@ -28,6 +28,22 @@ namespace {
 constexpr int kPortableLanes = 16;
 // After what they build on.
 #include "cpu/int8_portable_inl.h"
+// With panels as those of avx512vnni.cc.
+struct I : Portable {
+  static constexpr bool kWholeOffsets = true;
+  static int32_t pairs8(const int8_t*, int32_t) { return 0; }
+  static Floats inverse(Floats a) {
+    return each([&](int l) { return 1.0f / a.lanes[l]; });
+  }
+  static Ints total_with(Ints sum, int32_t, Ints) { return sum; }  // not used by tiles
+  static void store_pairs(std::byte* p, Reg low, Reg high) {
+    for (int l = 0; l < V::kWidth; ++l) {
+      const auto word = [](float f) { return static_cast<int16_t>(f); };
+      const int16_t pair[] = {word(low[l]), word(high[l])};
+      std::memcpy(p + 4 * l, pair, sizeof(pair));
+    }
+  }
+};
 //
 #include "cpu/int8_inl.h"
 
@@ -65,10 +81,18 @@ double rounded(double x) {
 void test_products(const Int8Kernels& panels, const TileKernels& tiles) {
   constexpr double kUnit = 0x1p-24;
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ5_K, DType::kQ6_K,
-                            DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
+                            DType::kQ2_K, DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
     for (const auto& [k, n, m] :
          {std::tuple<int64_t, int64_t, int64_t>{256, 32, 1}, {1280, 7, 33}, {768, 32, 64}, {256, 31, 550}}) {
-      const std::vector<std::byte> bytes = random_blocks(dtype, n * k, static_cast<uint32_t>(n + k));
+      std::vector<std::byte> bytes = random_blocks(dtype, n * k, static_cast<uint32_t>(n + k));
+      if (dtype == DType::kQ4_1 && n == 32) {  // with scales of one size, which fit into whole numbers
+        for (size_t block = 0; block < bytes.size(); block += 20) {
+          const auto scale = static_cast<uint16_t>(0x3000 + block % 1021);
+          const auto offset = static_cast<uint16_t>((scale ^ 0x8000) + (block % 3 << 10));
+          std::memcpy(&bytes[block], &scale, sizeof(scale));
+          std::memcpy(&bytes[block + 2], &offset, sizeof(offset));
+        }
+      }
       std::vector<float> w(static_cast<size_t>(n * k));
       dequantize(dtype, bytes.data(), n * k, w.data());
       std::mt19937 random(1);
