@@ -70,8 +70,13 @@ struct I {
   HETERO_KERNEL Floats load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
-  HETERO_KERNEL Floats load_u8(const std::byte* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  HETERO_KERNEL Ints widen(const std::byte* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  HETERO_KERNEL Floats load_u8(const std::byte* p) { return _mm512_cvtepi32_ps(widen(p)); }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    const Ints shifted = _mm512_srli_epi32(widen(p), static_cast<unsigned>(shift));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(15)));
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));

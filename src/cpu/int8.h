@@ -18,6 +18,7 @@ namespace hetero::cpu {
 struct Int8Block {
   float scale;
   float sum;           // scale * (q[0] + ... + q[31])
+  float first_sum;     // scale * (q[0] + ... + q[15])
   int32_t q_sum8;      // 8 * (q[0] + ... + q[31])
   int32_t first_sum8;  // 8 * (q[0] + ... + q[15])
   int32_t q_pairs8;    // two numbers of 16 bits, by level: -8 * those of q[0], q[1], q[4], q[5], ..., and

@@ -3,7 +3,7 @@
 //
 // I provides: kLanes, kVectors, kTile, kDecodedBlocks, kSignedZero, Ints, Floats, load(bytes), low(Ints)
 // and high(Ints) (the nibbles of each byte), store_ints, zero, subtract(Ints, int32), to_floats, load_f16,
-// load_u8, load_i8, set, load_floats, mul, fma, store; and
+// load_u8, load_i8, load_u4, set, load_floats, mul, fma, store; and
 //   broadcast(four bytes)
 //   look_up(sixteen values, Ints indices): the value of each byte's index, with kSignedZero added
 //   add_bits(numbers, bits, shift, mask): numbers | (bits << shift & mask), byte by byte, to the right
@@ -12,6 +12,7 @@
 //     total(sum) turns into one number a lane
 //   dot_small, dot_signed: the same for numbers of up to 6 bits, and for 8-bit numbers stored with
 //     kSignedZero added; sums are one number a lane
+//   load_u4(bytes, shift): bits shift to shift + 3 of each byte, as load_u8
 //   settle(Ints&): makes the compiler compute it here, not where it is used first (GCC would postpone
 //     sums and keep their terms in memory)
 //   settle_memory(): keeps `acc` of multiply_decoded in memory, where the compiler would move it between
@@ -119,9 +120,11 @@ HETERO_KERNEL void quantize_blocks(const float* x, int64_t tile, int8_t* q, Int8
   const FourInts all8 = eightfold(all);
   const FourInts first8 = eightfold(first);
   const Four sum = scale * all;
+  const Four first_sum = scale * first;
 #pragma GCC unroll 4
   for (int b = 0; b < B; ++b) {
-    blocks[tile * b] = {scale[b], sum[b], all8[b], first8[b], pairs8_of(q + 32 * tile * b, all8[b])};
+    blocks[tile * b] = {scale[b], sum[b],    first_sum[b],
+                        all8[b],  first8[b], pairs8_of(q + 32 * tile * b, all8[b])};
   }
 }
 
@@ -135,19 +138,22 @@ void quantize_int8_row(const float* x, int64_t k, int64_t tile, int8_t* q, Int8B
   }
 }
 
-// acc += (scale * x.scale) * total + offset * x.sum, the same operations wherever a block is met. `part`: of
-// P::kParts.
+// acc += (scale * x.scale) * total + offset * x.sum, of one of P::kParts parts, the same operations wherever
+// a block is met.
 template <class P>
 HETERO_KERNEL Floats add_block(Floats acc, Ints sum, Floats scale, Floats offset, const Int8Block& x,
                                int part) {
+  const auto of_part = [&](auto whole, auto first) {
+    return P::kParts == 1 ? whole : part == 0 ? first : whole - first;
+  };
   Ints total = P::kNumbers == Numbers::kNibbles ? I::total(sum) : sum;
   if (P::kZero != 0) {
-    const int32_t q_sum8 = P::kParts == 1 ? x.q_sum8 : part == 0 ? x.first_sum8 : x.q_sum8 - x.first_sum8;
+    const int32_t q_sum8 = of_part(x.q_sum8, x.first_sum8);
     total = I::subtract(total, P::kZero % 8 == 0 ? P::kZero / 8 * q_sum8 : q_sum8 / 8 * P::kZero);
   }
   acc = I::fma(I::mul(scale, I::set(x.scale)), I::to_floats(total), acc);
   if (P::kOffset) {
-    acc = I::fma(offset, I::set(x.sum), acc);
+    acc = I::fma(offset, I::set(of_part(x.sum, x.first_sum)), acc);
   }
   return acc;
 }
@@ -237,16 +243,16 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
         }
       }
       for (int v = 0; v < kVectors; ++v) {
-        const Floats offset = P::offset(header[v], panel, v);
-        if constexpr (kInWhole) {
-          const Ints scale = load_scales<P>(panel, v);
-          for (int i = 0; i < R; ++i) {
-            acc[i][v] =
-                add_whole<P>(acc[i][v], sum[0][i][v], scale, offset_in_units<P>(offset, units, v), blocks[i]);
-          }
-          continue;
-        }
         for (int h = 0; h < P::kParts; ++h) {
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            const Ints scale = load_scales<P>(panel, v);
+            for (int i = 0; i < R; ++i) {
+              acc[i][v] = add_whole<P>(acc[i][v], sum[h][i][v], scale, offset_in_units<P>(offset, units, v),
+                                       blocks[i]);
+            }
+            continue;
+          }
           const Floats scale = P::scale(header[v], panel, h, v);
           for (int i = 0; i < R; ++i) {
             acc[i][v] = add_block<P>(acc[i][v], sum[h][i][v], scale, offset, blocks[i], h);
@@ -275,8 +281,8 @@ constexpr int64_t kDecodedRows = 192;  // of activations that decoded numbers me
 // Some blocks of a panel: bytes (8 * block + j) * 4 * kPanelRows.. hold elements 4j.. of every row.
 struct DecodedPanel {
   alignas(64) std::byte numbers[kDecodedBlocks * 32 * kPanelRows];
-  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];  // [block][P::kParts][row]
-  alignas(64) float offset[kDecodedBlocks * kPanelRows];
+  alignas(64) float scale[kDecodedBlocks * 2 * kPanelRows];   // [block][P::kParts][row]
+  alignas(64) float offset[kDecodedBlocks * 2 * kPanelRows];  // the same
 };
 
 template <class P, bool kInWhole>
@@ -291,17 +297,17 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, 
     panel += P::kHeaderBytes;
     for (int part = 0; part < P::kBlocks; ++part, ++block) {
       for (int v = 0; v < kVectors; ++v) {
-        if constexpr (kInWhole) {
-          I::store_ints(reinterpret_cast<std::byte*>(to.scale + block * kPanelRows + v * kLanes),
-                        load_scales<P>(panel, v));
+        for (int h = 0; h < P::kParts; ++h) {
+          const int64_t at = (block * P::kParts + h) * kPanelRows + v * kLanes;
+          const Floats offset = P::offset(header[v], panel, h, v);
+          if constexpr (kInWhole) {
+            I::store_ints(reinterpret_cast<std::byte*>(to.scale + at), load_scales<P>(panel, v));
+            I::store(to.offset + at, offset_in_units<P>(offset, units, v));
+          } else {
+            I::store(to.scale + at, P::scale(header[v], panel, h, v));
+            I::store(to.offset + at, offset);
+          }
         }
-        for (int h = 0; h < P::kParts && !kInWhole; ++h) {
-          I::store(to.scale + (block * P::kParts + h) * kPanelRows + v * kLanes,
-                   P::scale(header[v], panel, h, v));
-        }
-        const Floats offset = P::offset(header[v], panel, v);
-        I::store(to.offset + block * kPanelRows + v * kLanes,
-                 kInWhole ? offset_in_units<P>(offset, units, v) : offset);
         for (int j = 0; j < 4; ++j) {
           Ints first;
           Ints second;
@@ -364,9 +370,9 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, int64_t tile, const 
       }
       I::settle_memory();
       scale += kPanelRows;
+      offset += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    offset += kPanelRows;
     q += 32 * tile;
     blocks += tile;
   }

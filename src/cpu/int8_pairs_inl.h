@@ -69,9 +69,9 @@ void multiply_pairs(const DecodedPanel& w, int64_t count, int64_t tile, const in
         }
       }
       scale += kPanelRows;
+      offset += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    offset += kPanelRows;
     q += 32 * tile;
     blocks += tile;
   }

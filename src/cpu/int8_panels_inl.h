@@ -7,7 +7,7 @@
 // holds elements 4j...
 //
 // kZero: the number that stands for 0, taken off in integers. With kOffset, offset * sum is added. kParts:
-// how many scales there are in a block, for elements 0..15 and 16..31 if there are two.
+// how many scales (and offsets) there are in a block, for elements 0..15 and 16..31 if there are two.
 
 enum class Numbers {
   kNibbles,  // 0..15
@@ -61,15 +61,23 @@ struct Packed6 {  // two bits each: at 4 (j % 2) and 2 + 4 (j % 2) of the bytes 
     second = I::add_bits(I::high(both), high, 2 - j % 2 * 4, 0x30);
   }
 };
-struct Packed3 {  // two bits each: at 4 (j % 2) and 2 + 4 (j % 2) of the bytes of word j / 2; then as the
-                  // fifth
+struct Packed2 {  // two bits each: at 4 (j % 2) and 2 + 4 (j % 2) of the bytes of word j / 2
+  static constexpr int kWords = 2;
+  static constexpr Numbers kNumbers = Numbers::kNibbles;
+  HETERO_KERNEL void pair(const std::byte* words, int j, int v, Ints& first, Ints& second) {
+    const Ints both = load_word(words, j / 2, v);
+    first = I::add_bits(I::zero(), both, -(j % 2) * 4, 0x03);
+    second = I::add_bits(I::zero(), both, -2 - j % 2 * 4, 0x03);
+  }
+};
+struct Packed3 {  // as Packed2, then as the fifth bits of Packed5
   static constexpr int kWords = 3;
   static constexpr Numbers kNumbers = Numbers::kSmall;
   HETERO_KERNEL void pair(const std::byte* words, int j, int v, Ints& first, Ints& second) {
-    const Ints low = load_word(words, j / 2, v);
+    Packed2::pair(words, j, v, first, second);
     const Ints high = load_word(words, 2, v);
-    first = I::add_bits(I::add_bits(I::zero(), low, -(j % 2) * 4, 0x03), high, 2 - j, 0x04);
-    second = I::add_bits(I::add_bits(I::zero(), low, -2 - j % 2 * 4, 0x03), high, -2 - j, 0x04);
+    first = I::add_bits(first, high, 2 - j, 0x04);
+    second = I::add_bits(second, high, -2 - j, 0x04);
   }
 };
 template <const int8_t* kValues>  // of the sixteen nibbles
@@ -111,25 +119,34 @@ struct HalfScales {
   HETERO_KERNEL Floats scale(const Header&, const std::byte* scales, int, int v) {
     return I::load_f16(scales + 2 * v * kLanes);
   }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte* scales, int v) {
+  HETERO_KERNEL Floats offset(const Header&, const std::byte* scales, int, int v) {
     return kWithOffset ? I::load_f16(scales + 2 * kPanelRows + 2 * v * kLanes) : I::set(0.0f);
   }
 };
-// Eight blocks share two f16; each has a scale and a minimum of 6 bits, here in a byte each.
-struct SuperScales {
+// Eight blocks share two f16, at kHalves of the source: for their scales and for their minima.
+template <int kHalves>
+struct ScalesAndMinima {
   static constexpr int kBlocks = 8;
-  static constexpr int kParts = 1;
   static constexpr int kHeaderBytes = 4 * kPanelRows;
   static constexpr int kScaleBytes = 2 * kPanelRows;
+  static constexpr int kZero = 0;
   static constexpr bool kOffset = true;
   struct Header {
     Floats d;
     Floats minus_dmin;
   };
   HETERO_KERNEL void pack_header(const std::byte* block, int lane, std::byte* to) {
-    copy_half(block, lane, to);
-    copy_half(block + 2, lane, to + 2 * kPanelRows);
+    copy_half(block + kHalves, lane, to);
+    copy_half(block + kHalves + 2, lane, to + 2 * kPanelRows);
   }
+  HETERO_KERNEL Header header(const std::byte* p, int v) {
+    return {I::load_f16(p + 2 * v * kLanes),
+            I::mul(I::load_f16(p + 2 * kPanelRows + 2 * v * kLanes), I::set(-1.0f))};
+  }
+};
+// A scale and a minimum of 6 bits for each block, here in a byte each.
+struct SuperScales : ScalesAndMinima<0> {
+  static constexpr int kParts = 1;
   HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
     uint8_t scale[8];
     uint8_t min[8];
@@ -137,14 +154,10 @@ struct SuperScales {
     to[lane] = static_cast<std::byte>(scale[part]);
     to[kPanelRows + lane] = static_cast<std::byte>(min[part]);
   }
-  HETERO_KERNEL Header header(const std::byte* p, int v) {
-    return {I::load_f16(p + 2 * v * kLanes),
-            I::mul(I::load_f16(p + 2 * kPanelRows + 2 * v * kLanes), I::set(-1.0f))};
-  }
   HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales, int, int v) {
     return I::mul(h.d, I::load_u8(scales + v * kLanes));
   }
-  HETERO_KERNEL Floats offset(const Header& h, const std::byte* scales, int v) {
+  HETERO_KERNEL Floats offset(const Header& h, const std::byte* scales, int, int v) {
     return I::mul(h.minus_dmin, I::load_u8(scales + kPanelRows + v * kLanes));
   }
 };
@@ -200,14 +213,12 @@ struct Panel8_0 : Packed8, HalfScales<false> {
 };
 struct Panel4_K : Packed4, SuperScales {
   using Source = Q4_K;
-  static constexpr int kZero = 0;
   HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
     return shared_nibbles(block + 16 + part / 2 * 32, part % 2 * 4, j);
   }
 };
 struct Panel5_K : Packed5, SuperScales {
   using Source = Q5_K;
-  static constexpr int kZero = 0;
   HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
     if (j < 4) {
       return shared_nibbles(block + 48 + part / 2 * 32, part % 2 * 4, j);
@@ -234,7 +245,7 @@ struct SignedScales {
   HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales, int part, int v) {
     return I::mul(h.d, I::load_i8(scales + part * kPanelRows + v * kLanes));
   }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte*, int) { return I::set(0.0f); }
+  HETERO_KERNEL Floats offset(const Header&, const std::byte*, int, int) { return I::set(0.0f); }
 };
 // Pairs of bits at `shift` of the bytes of elements 0..3, 16..19, 4..7 and 20..23 from `bytes` on, side by
 // side.
@@ -258,6 +269,24 @@ struct Panel6_K : Packed6, SignedScales<2> {
   HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
     to[lane] = block[192 + 2 * part];
     to[kPanelRows + lane] = block[192 + 2 * part + 1];
+  }
+};
+struct Panel2_K : Packed2, ScalesAndMinima<80> {
+  using Source = Q2_K;
+  static constexpr int kParts = 2;
+  HETERO_KERNEL uint32_t word(const std::byte* block, int part, int j) {
+    return shared_pairs(block + 16 + part / 4 * 32 + j * 8, part % 4 * 2);
+  }
+  // As they lie: the scale in the low nibble of a byte, the minimum in the high one.
+  HETERO_KERNEL void pack_scales(const std::byte* block, int part, int lane, std::byte* to) {
+    to[lane] = block[2 * part];
+    to[kPanelRows + lane] = block[2 * part + 1];
+  }
+  HETERO_KERNEL Floats scale(const Header& h, const std::byte* scales, int part, int v) {
+    return I::mul(h.d, I::load_u4(scales + part * kPanelRows + v * kLanes, 0));
+  }
+  HETERO_KERNEL Floats offset(const Header& h, const std::byte* scales, int part, int v) {
+    return I::mul(h.minus_dmin, I::load_u4(scales + part * kPanelRows + v * kLanes, 4));
   }
 };
 struct Panel3_K : Packed3, SignedScales<2> {
@@ -320,7 +349,7 @@ struct PanelMXFP4 : PackedTable<kMxfp4Values> {
   HETERO_KERNEL Floats scale(const Header&, const std::byte* scales, int, int v) {
     return I::load_floats(reinterpret_cast<const float*>(scales) + v * kLanes);
   }
-  HETERO_KERNEL Floats offset(const Header&, const std::byte*, int) { return I::set(0.0f); }
+  HETERO_KERNEL Floats offset(const Header&, const std::byte*, int, int) { return I::set(0.0f); }
 };
 
 /// Calls visit.template operator()<P>() for the packed form of dtype; does nothing for other types.
@@ -343,6 +372,8 @@ HETERO_KERNEL void with_panel(DType dtype, const Visit& visit) {
       return visit.template operator()<Panel5_K>();
     case DType::kQ6_K:
       return visit.template operator()<Panel6_K>();
+    case DType::kQ2_K:
+      return visit.template operator()<Panel2_K>();
     case DType::kQ3_K:
       return visit.template operator()<Panel3_K>();
     case DType::kIQ4_NL:

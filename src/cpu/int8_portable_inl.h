@@ -85,6 +85,9 @@ struct Portable {
   HETERO_KERNEL Floats load_u8(const std::byte* p) {
     return each([&](int l) { return static_cast<float>(p[l]); });
   }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    return each([&](int l) { return static_cast<float>(static_cast<int>(p[l]) >> shift & 15); });
+  }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return each([&](int l) { return static_cast<float>(static_cast<int8_t>(p[l])); });
   }

@@ -73,19 +73,19 @@ TEST_P(Int8, RowsAreRoundedToTheNearestOfTheirBlocksScale) {
     EXPECT_EQ(blocks[b].q_sum8, 8 * sum);
     EXPECT_EQ(blocks[b].first_sum8, 8 * first);
     EXPECT_FLOAT_EQ(blocks[b].sum, blocks[b].scale * static_cast<float>(sum));
+    EXPECT_FLOAT_EQ(blocks[b].first_sum, blocks[b].scale * static_cast<float>(first));
   }
   EXPECT_EQ(q[128], 127);
   EXPECT_EQ(q[129], -127);
 }
 
 TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
-  int types = 0;
   for (const DType dtype : kWeightTypes) {
     const int64_t unit = std::max(32, traits(dtype).block_elements);
     if (kernels_->panel_bytes(dtype, unit) == 0) {
+      EXPECT_EQ(traits(dtype).block_elements, 1) << traits(dtype).name;
       continue;
     }
-    ++types;
     for (const int64_t k : {unit, 3 * unit, (26 * 32 + unit - 1) / unit * unit}) {
       for (const int64_t n :
            {int64_t{1}, int64_t{6}, kernels_->lanes - 1, kernels_->lanes, 9 * kernels_->lanes + 2}) {
@@ -145,13 +145,13 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
       }
     }
   }
-  EXPECT_GE(types, 12);
 }
 
 TEST_P(Int8, OneRowAndManyGiveTheSameNumbers) {
   // Whether a token is read alone or in a prompt must not change what it computes.
-  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K,
-                            DType::kQ6_K, DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
+  for (const DType dtype :
+       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K, DType::kQ6_K, DType::kQ2_K,
+        DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
     const int64_t k = 7 * 256;
     const int64_t m = kernels_->tile;
     const int64_t n = kernels_->lanes;

@@ -94,8 +94,14 @@ struct I {
   HETERO_KERNEL Floats load_f16(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  HETERO_KERNEL Ints widen(const std::byte* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   HETERO_KERNEL Floats load_u8(const std::byte* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    return _mm256_cvtepi32_ps(widen(p));
+  }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(widen(p), shift), _mm256_set1_epi32(15)));
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));

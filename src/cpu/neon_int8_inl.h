@@ -33,11 +33,15 @@ struct Neon {
   HETERO_KERNEL Floats load_f16(const std::byte* p) {
     return vcvt_f32_f16(vld1_f16(reinterpret_cast<const __fp16*>(p)));
   }
-  HETERO_KERNEL Floats load_u8(const std::byte* p) {
+  HETERO_KERNEL uint32x4_t widen(const std::byte* p) {
     uint32_t four;
     __builtin_memcpy(&four, p, sizeof(four));
     const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
-    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+    return vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
+  }
+  HETERO_KERNEL Floats load_u8(const std::byte* p) { return vcvtq_f32_u32(widen(p)); }
+  HETERO_KERNEL Floats load_u4(const std::byte* p, int shift) {
+    return vcvtq_f32_u32(vandq_u32(vshlq_u32(widen(p), vdupq_n_s32(-shift)), vdupq_n_u32(15)));
   }
   HETERO_KERNEL Floats load_i8(const std::byte* p) {
     uint32_t four;

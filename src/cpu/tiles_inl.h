@@ -42,9 +42,10 @@ template <class P>
 void widen_blocks(const DecodedPanel& from, int64_t blocks, uint32_t* to) {
   for (int64_t block = 0; block < blocks; ++block) {
     for (int v = 0; v < kVectors; ++v) {
-      const float* offset = from.offset + block * kPanelRows + v * kLanes;
       for (int j = 0; j < 8; ++j) {
-        const float* scale = from.scale + (block * P::kParts + j * P::kParts / 8) * kPanelRows + v * kLanes;
+        const int64_t part = (block * P::kParts + j * P::kParts / 8) * kPanelRows + v * kLanes;
+        const float* scale = from.scale + part;
+        const float* offset = from.offset + part;
         uint32_t words[kLanes];
         __builtin_memcpy(words, from.numbers + ((block * 8 + j) * kVectors + v) * 4 * kLanes, sizeof(words));
         uint32_t* pairs = to + ((block * kVectors + v) * 16 + 2 * j) * kLanes;

@@ -81,7 +81,7 @@ double rounded(double x) {
 void test_products(const Int8Kernels& panels, const TileKernels& tiles) {
   constexpr double kUnit = 0x1p-24;
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ5_K, DType::kQ6_K,
-                            DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
+                            DType::kQ2_K, DType::kQ3_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4}) {
     for (const auto& [k, n, m] :
          {std::tuple<int64_t, int64_t, int64_t>{256, 32, 1}, {1280, 7, 33}, {768, 32, 64}, {256, 31, 550}}) {
       std::vector<std::byte> bytes = random_blocks(dtype, n * k, static_cast<uint32_t>(n + k));
