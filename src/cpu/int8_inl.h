@@ -322,6 +322,16 @@ HETERO_KERNEL void decode_blocks_of(const std::byte* panel, const float* units, 
   }
 }
 
+// By what a panel's `units` say of its scales.
+template <class P>
+HETERO_KERNEL void decode_some(const std::byte* panel, const float* units, int64_t blocks, DecodedPanel& to) {
+  if (units == nullptr) {
+    decode_blocks_of<P, false>(panel, nullptr, blocks, to);
+  } else if constexpr (kWhole<P>) {
+    decode_blocks_of<P, true>(panel, units, blocks, to);
+  }
+}
+
 // R rows times decoded blocks, added to acc [R][kPanelRows], which stays in memory: registers are for
 // the integer sums. kInWhole: scales are whole numbers.
 template <class P, int R, bool kInWhole>
@@ -423,11 +433,7 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         for (int64_t p = 0; p < panels; ++p) {
           const std::byte* const some_blocks = group + p * panel_bytes + offset;
           const float* const units = units_of<P>(group + p * panel_bytes);
-          if (units == nullptr) {
-            decode_blocks_of<P, false>(some_blocks, nullptr, count, decoded);
-          } else if constexpr (kWhole<P>) {
-            decode_blocks_of<P, true>(some_blocks, units, count, decoded);
-          }
+          decode_some<P>(some_blocks, units, count, decoded);
           if constexpr (kRowPairs<I>) {
             pair_rows(count, decoded);
           }

@@ -79,14 +79,12 @@ HETERO_KERNEL Floats offset_in_units(Floats offset, const float* units, int v) {
 }
 
 // Scales and offsets of a block as they are in the panel, kW rows at a time.
-template <class P>
 HETERO_KERNEL Reg packed_scale(const std::byte* scales, int v) {
   return V::load_f16(scales + 2 * v * kW);
 }
-template <class P>
 HETERO_KERNEL Reg packed_offset(const std::byte* scales, int v) {  // in eighths, to numbers from -8 to 7
   const Reg offset = V::load_f16(scales + 2 * kPanelRows + 2 * v * kW);
-  return V::fma(offset, V::set(0.125f), packed_scale<P>(scales, v));
+  return V::fma(offset, V::set(0.125f), packed_scale(scales, v));
 }
 
 // Turns the f16 of a packed panel into whole numbers if all of them fit.
@@ -105,9 +103,9 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     Reg largest = V::set(0x1p-24f);  // the smallest f16
     for (int64_t b = 0; b < blocks; ++b) {
       const std::byte* const at = scales + b * kSuperBytes<P>;
-      largest = V::max(largest, magnitude(packed_scale<P>(at, v)));
+      largest = V::max(largest, magnitude(packed_scale(at, v)));
       if constexpr (kHasWholeOffsets<J>) {
-        largest = V::max(largest, magnitude(packed_offset<P>(at, v)));
+        largest = V::max(largest, magnitude(packed_offset(at, v)));
       }
     }
     float* const of_vector = units + v * kW;
@@ -122,9 +120,9 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     const Reg per_unit = V::div(V::set(1.0f), V::load(of_vector));
     for (int64_t b = 0; b < blocks; ++b) {
       const std::byte* const at = scales + b * kSuperBytes<P>;
-      spoil(V::mul(packed_scale<P>(at, v), per_unit));
+      spoil(V::mul(packed_scale(at, v), per_unit));
       if constexpr (kHasWholeOffsets<J>) {
-        spoil(V::mul(packed_offset<P>(at, v), per_unit));
+        spoil(V::mul(packed_offset(at, v), per_unit));
       }
     }
   }
@@ -140,8 +138,8 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     Reg offset[kRegs];
     for (int v = 0; v < kRegs; ++v) {
       const Reg per_unit = V::div(V::set(1.0f), V::load(units + v * kW));
-      scale[v] = V::mul(packed_scale<P>(at, v), per_unit);
-      offset[v] = kHasWholeOffsets<J> ? V::mul(packed_offset<P>(at, v), per_unit) : V::zero();
+      scale[v] = V::mul(packed_scale(at, v), per_unit);
+      offset[v] = kHasWholeOffsets<J> ? V::mul(packed_offset(at, v), per_unit) : V::zero();
     }
     for (int v = 0; v < kRegs; ++v) {
       if constexpr (kHasWholeOffsets<J>) {

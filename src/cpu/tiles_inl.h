@@ -25,8 +25,7 @@ void round_tile_row(const float* x, int64_t k, uint16_t* to) {
 }
 
 // Pairs of whole numbers -> scales and offsets, exactly those of the file.
-template <class P>
-void part_scales(const float* units, int64_t blocks, DecodedPanel& panel) {
+HETERO_KERNEL void part_scales(const float* units, int64_t blocks, DecodedPanel& panel) {
   for (int64_t at = 0; at < blocks * kPanelRows; ++at) {
     const auto pair = __builtin_bit_cast(uint32_t, panel.scale[at]);
     const float unit = units[at % kPanelRows];
@@ -80,11 +79,10 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
     for (int64_t block = 0; block < row_blocks; block += kDecodedBlocks) {
       const int64_t blocks = min_of(kDecodedBlocks, row_blocks - block);
       const std::byte* from = panel + kUnitBytes<P> + block / P::kBlocks * kSuperBytes<P>;
-      if (const float* units = units_of<P>(panel); units == nullptr) {
-        decode_blocks_of<P, false>(from, nullptr, blocks, decoded);
-      } else if constexpr (kWhole<P>) {
-        decode_blocks_of<P, true>(from, units, blocks, decoded);
-        part_scales<P>(units, blocks, decoded);
+      const float* const units = units_of<P>(panel);
+      decode_some<P>(from, units, blocks, decoded);
+      if (units != nullptr) {
+        part_scales(units, blocks, decoded);
       }
       widen_blocks<P>(decoded, blocks, wide);
       for (int64_t group = 0; group < groups; ++group) {

@@ -175,23 +175,21 @@ Status RmsNormExecutable::enqueue(KernelQueue& queue, const Launch& launch) cons
 
 namespace {
 
-bool is_read(const Graph& graph, ValueId value) {
-  return value == graph.logits || std::any_of(graph.ops.begin(), graph.ops.end(), [&](const Op& op) {
-           return std::find(op.inputs.begin(), op.inputs.end(), value) != op.inputs.end();
-         });
+/// Once for each time that an operator reads `value`.
+std::vector<const Op*> readers_of(const Graph& graph, ValueId value) {
+  std::vector<const Op*> readers;
+  for (const Op& op : graph.ops) {
+    readers.insert(readers.end(), static_cast<size_t>(std::count(op.inputs.begin(), op.inputs.end(), value)),
+                   &op);
+  }
+  return readers;
 }
 
 }  // namespace
 
 const Op* only_reader(const Graph& graph, ValueId value) {
-  const Op* reader = nullptr;
-  int64_t readers = value == graph.logits ? 1 : 0;
-  for (const Op& op : graph.ops) {
-    const auto reads = std::count(op.inputs.begin(), op.inputs.end(), value);
-    readers += reads;
-    reader = reads > 0 ? &op : reader;
-  }
-  return readers == 1 ? reader : nullptr;
+  const std::vector<const Op*> readers = readers_of(graph, value);
+  return readers.size() == 1 && value != graph.logits ? readers[0] : nullptr;
 }
 
 int64_t row_chunk(int64_t lanes, int64_t tokens) {
@@ -318,10 +316,9 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->cols = table.cols;
     made->lanes = lanes;
     made->scale = embed->scale;
-    const bool of_layer = std::all_of(graph.ops.begin(), graph.ops.end(), [&](const Op& reader) {
-      return reader.is<RmsNorm>() ||
-             std::find(reader.inputs.begin(), reader.inputs.end(), op.outputs[0]) == reader.inputs.end();
-    });
+    const std::vector<const Op*> readers = readers_of(graph, op.outputs[0]);
+    const bool of_layer =
+        std::all_of(readers.begin(), readers.end(), [](const Op* reader) { return reader->is<RmsNorm>(); });
     if (table.dtype == DType::kQ4_0 && in_planes(context, table.dtype, table.cols) && of_layer &&
         op.outputs[0] != graph.logits && only_reader(graph, op.inputs[0]) != nullptr) {
       made->layer_part.kind = LayerPart::Kind::kEmbed;
@@ -360,7 +357,7 @@ Result<std::unique_ptr<OpenClExecutable>> make_opencl_executable(OpenClContext& 
     made->lanes = context.shape.norm_lanes;
     made->eps = norm->eps;
     const bool sum_alone =
-        !made->residual || only_reader(graph, op.outputs[1]) != nullptr || !is_read(graph, op.outputs[1]);
+        !made->residual || (readers_of(graph, op.outputs[1]).size() <= 1 && op.outputs[1] != graph.logits);
     if (context.layers != nullptr && reader != nullptr && reader->is<Linear>() && sum_alone) {
       made->layer_part.kind = LayerPart::Kind::kNorm;
       made->layer_part.weight = made->weight;

@@ -29,7 +29,7 @@ OpenClTimeline::Entry& OpenClTimeline::next_entry(const std::string& what) {
   slot.ticket = issued_;
   slot.first = {};
   slot.last = {};
-  (mark_queue_ == nullptr ? slot.what : last_what_) = what;
+  last_what_ = what;
   slot.step = false;
   return slot;
 }
@@ -41,6 +41,7 @@ uint64_t OpenClTimeline::add(ClEvent first, ClEvent last, const std::string& wha
     unflagged_ = slot.ticket;
   }
   if (mark_queue_ == nullptr) {
+    slot.what = what;
     slot.first = std::move(first);
     slot.last = std::move(last);
   } else if (!batch_first_) {
@@ -59,6 +60,7 @@ uint64_t OpenClTimeline::add_transfer(ClEvent event, const std::string& what) {
 uint64_t OpenClTimeline::add_step(const std::string& what) {
   const std::lock_guard lock(mutex_);
   Entry& slot = next_entry(what);
+  slot.what = what;
   slot.step = true;
   flagged_ = slot.ticket;
   return slot.ticket;

@@ -9,8 +9,8 @@
 // linear_gpu_matrix.cl holds 16 bytes. As it is in a word, a number of four bits is a subnormal bfloat16, so
 // a mask is all that decoding takes; the 8 that it is too large by goes into what the units add to.
 //
-// Host: LAYER_LANES, MOST_LAYERS, HEAD_DIM (64 or 128), QUERIES (query heads of one kv head: 1, 2, 4 or 8), EMULATE: 1
-// to compute the products without units for matrices.
+// Host: LAYER_LANES, MOST_LAYERS, X_PARTS, HEAD_DIM (64 or 128), QUERIES (query heads of one kv head: 1, 2, 4 or 8),
+// EMULATE: 1 to compute the products without units for matrices.
 
 #if EMULATE  // compilers for CPUs take minutes for unrolled loops with barriers around
 #define UNROLL
@@ -33,8 +33,6 @@
 #define AT_ONCE 8           // elements of x that a work-item asks for
 #define PATIENCE (1 << 22)  // turns of waiting for other groups; seconds
 
-// Three bfloat16 are as exact as float. With two, 16 bits of x, a token is 0.2% faster.
-#define X_PARTS 3
 #define BLOCK_X (4 * X_PARTS)  // uint4 for a block of x
 
 #define SPAN 512           // keys whose scores are in local memory
@@ -590,7 +588,8 @@ kernel void layers_of_token(global const float* x, long x_at, global const float
   table += table_at;
 
 #define PRODUCT_OF(step, l)                                                                                 \
-  (step) == 0   ? (Product){OF_LAYER(l, QKV), (global const uint4*)normed, width, ((l) == layers ? head_rows : qkv_width) / 16, 0}        \
+  (step) == 0   ? (Product){OF_LAYER(l, QKV), (global const uint4*)normed, width,                           \
+                            ((l) == layers ? head_rows : qkv_width) / 16, 0}                                \
   : (step) == 1 ? (Product){OF_LAYER(l, O), (global const uint4*)attended, q_width, width / 16, 0}          \
   : (step) == 2 ? (Product){OF_LAYER(l, GATE_UP), (global const uint4*)normed, width, ffn / 8, ffn}         \
                 : (Product){OF_LAYER(l, DOWN), (global const uint4*)gated, ffn, width / 16, 0}
