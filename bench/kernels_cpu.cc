@@ -18,6 +18,7 @@
 #include "cpu/levels.h"
 #include "cpu/ops.h"
 #include "cpu/roofline.h"
+#include "gguf/random_blocks.h"
 
 namespace hetero {
 namespace {
@@ -71,12 +72,9 @@ void linear(benchmark::State& state, DType dtype, bool q8, int64_t m, int64_t k,
   const int64_t copies = m > 8 ? 1 : std::max<int64_t>(1, (Bytes{256} << 20) / weight_bytes);
   Scene s;
   std::byte* weights = s.bytes(copies * weight_bytes);
-  std::minstd_rand random(7);
-  for (Bytes i = 0; i < weight_bytes; ++i) {
-    weights[i] = static_cast<std::byte>(random() >> 12 & 0x3f);  // also small, finite half floats
-  }
-  for (int64_t c = 1; c < copies; ++c) {
-    std::memcpy(weights + c * weight_bytes, weights, static_cast<size_t>(weight_bytes));
+  const std::vector<std::byte> blocks = random_blocks(dtype, n * k, 7);
+  for (int64_t c = 0; c < copies; ++c) {
+    std::memcpy(weights + c * weight_bytes, blocks.data(), static_cast<size_t>(weight_bytes));
   }
   s.graph.values = {{"x", Rows::kTokens, k, DType::kF32}, {"y", Rows::kTokens, n, DType::kF32}};
   s.graph.weights = {{"w", dtype, n, k, weights}};

@@ -49,6 +49,7 @@ struct V : X86Numbers {
   HETERO_KERNEL Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   HETERO_KERNEL Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
   HETERO_KERNEL Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  HETERO_KERNEL Reg abs(Reg a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
   HETERO_KERNEL Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
   HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   HETERO_KERNEL float sum(Reg a) {

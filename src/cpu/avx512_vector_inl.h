@@ -45,6 +45,7 @@ struct V : X86Numbers {
   HETERO_KERNEL Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   HETERO_KERNEL Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   HETERO_KERNEL Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  HETERO_KERNEL Reg abs(Reg a) { return _mm512_abs_ps(a); }
   HETERO_KERNEL Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   HETERO_KERNEL Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   HETERO_KERNEL float sum(Reg a) { return _mm512_reduce_add_ps(a); }

@@ -47,23 +47,18 @@ struct I {
   HETERO_KERNEL Ints total(Ints sum) { return sum; }
   HETERO_KERNEL Ints dot_small(Ints sum, Ints w, Ints x) { return _mm512_dpbusd_epi32(sum, w, x); }
   HETERO_KERNEL Ints dot_signed(Ints sum, Ints w, Ints x) { return _mm512_dpbusd_epi32(sum, w, x); }
-  static constexpr bool kWholeOffsets = true;
-  HETERO_KERNEL int32_t pairs8(const int8_t*, int32_t q_sum8) {
-    const auto sum = static_cast<uint32_t>(q_sum8);
-    return static_cast<int32_t>(sum << 16 | (-sum & 0xffffu));
+  static constexpr bool kBlockPairs = true;
+  HETERO_KERNEL Ints raise(Ints a) { return _mm512_slli_epi32(a, 16); }
+  HETERO_KERNEL Ints join(Ints low, Ints high) {
+    constexpr int kSelect = 0xe4;  // bits of `low` where the third one has any
+    return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi32(0xffff), kSelect);
   }
-  HETERO_KERNEL Ints total_with(Ints sum, int32_t high, Ints pairs) {
-    // Bits of the sum where the third one has any.
-    constexpr int kSelect = 0xe4;
-    const Ints both =
-        _mm512_ternarylogic_epi32(sum, _mm512_set1_epi32(high), _mm512_set1_epi32(0xffff), kSelect);
-    return _mm512_madd_epi16(both, pairs);
+  HETERO_KERNEL Ints round_by(Ints pairs, int32_t b) {
+    return _mm512_mulhrs_epi16(pairs, _mm512_set1_epi32(b));
   }
+  HETERO_KERNEL Ints multiply_pairs(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }
   HETERO_KERNEL void store_pairs(std::byte* p, Floats low, Floats high) {
-    constexpr int kSelect = 0xe4;
-    store_ints(
-        p, _mm512_ternarylogic_epi32(_mm512_cvtps_epi32(low), _mm512_slli_epi32(_mm512_cvtps_epi32(high), 16),
-                                     _mm512_set1_epi32(0xffff), kSelect));
+    store_ints(p, join(_mm512_cvtps_epi32(low), raise(_mm512_cvtps_epi32(high))));
   }
   HETERO_KERNEL Ints subtract(Ints a, int32_t b) { return _mm512_sub_epi32(a, _mm512_set1_epi32(b)); }
   HETERO_KERNEL Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
@@ -82,6 +77,7 @@ struct I {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
   HETERO_KERNEL Floats set(float x) { return _mm512_set1_ps(x); }
+  HETERO_KERNEL Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   HETERO_KERNEL Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   HETERO_KERNEL Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   HETERO_KERNEL void settle(Ints& a) { asm("" : "+v"(a)); }

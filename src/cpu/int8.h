@@ -21,8 +21,16 @@ struct Int8Block {
   float first_sum;     // scale * (q[0] + ... + q[15])
   int32_t q_sum8;      // 8 * (q[0] + ... + q[31])
   int32_t first_sum8;  // 8 * (q[0] + ... + q[15])
-  int32_t q_pairs8;    // two numbers of 16 bits, by level: -8 * those of q[0], q[1], q[4], q[5], ..., and
-                       // -8 * the others; or -q_sum8 and, in the higher one, q_sum8; or 0.
+  float group_scale;   // in a group's first block, for levels that have groups (int8_block_pairs_inl.h)
+};
+
+/// And what products with whole-number scales (int8_whole_inl.h) read besides; apart, since large prompts
+/// stream by. Numbers of a level that has none are 0.
+struct Int8Whole {
+  int32_t start8;       // sums of products of 0..15 that stand for -8..7 start at it, by level: -q_sum8; or two
+                        // numbers of 16 bits, -8 * those of q[0], q[1], q[4], q[5], ..., and -8 * the others
+  int32_t pair_scales;  // in even blocks, 16 bits each: scales of this one and the next, in group_scale / 2^15
+  int32_t pair_sums8;   // in even blocks, 16 bits each: q_sum8 of both, in group_scale
 };
 
 /// Rows of activations, quantized, in groups of `tile` rows that lie interleaved: block b of row i is
@@ -30,7 +38,10 @@ struct Int8Block {
 struct Int8Rows {
   int8_t* q = nullptr;  // 32 for each block
   Int8Block* blocks = nullptr;
+  Int8Whole* whole = nullptr;
   int64_t tile = 1;
+
+  Int8Rows from(int64_t block) const { return {q + 32 * block, blocks + block, whole + block, tile}; }
 };
 
 struct Int8Kernels {
@@ -44,8 +55,8 @@ struct Int8Kernels {
   void (*pack_panel)(const WeightRows& w, int64_t k, std::byte* panel);
 
   /// One row, rounded to the nearest of 255 steps of each block (as GGUF's Q8_1 does, but with an exact
-  /// scale), into every tile-th block from q and blocks on.
-  void (*quantize_row)(const float* x, int64_t k, int64_t tile, int8_t* q, Int8Block* blocks);
+  /// scale), into every tile-th block of `to`.
+  void (*quantize_row)(const float* x, int64_t k, const Int8Rows& to);
 
   /// y[i, c] = dot(x row i, weight row c) + bias[c] for `rows` rows of x and `cols` weight rows: of the
   /// panel, and of those behind it. `bias` may be null.

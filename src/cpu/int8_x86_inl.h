@@ -68,7 +68,7 @@ struct I {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                      _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
   }
-  HETERO_KERNEL int32_t pairs8(const int8_t* q, int32_t) {
+  HETERO_KERNEL int32_t start8(const int8_t* q) {
     const __m256i pairs =
         _mm256_maddubs_epi16(_mm256_set1_epi8(8), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
     __m128i a = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));

@@ -81,7 +81,8 @@ int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels) {
     return round_up(tokens, kernels.tiles->rows) * k / 2;
   }
   const int64_t rows = round_up(tokens, std::min(tokens, kernels.tile));
-  return rows * (k / 4 + k / 32 * static_cast<int64_t>(sizeof(Int8Block) / sizeof(float)));
+  constexpr auto kEach = static_cast<int64_t>((sizeof(Int8Block) + sizeof(Int8Whole)) / sizeof(float));
+  return rows * (k / 4 + k / 32 * kEach);
 }
 
 namespace {
@@ -155,16 +156,16 @@ void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kerne
   }
   const int64_t tile = std::min(tokens, kernels.tile);
   const int64_t row_blocks = k / 32;
-  const Int8Rows all{reinterpret_cast<int8_t*>(scratch),
-                     reinterpret_cast<Int8Block*>(scratch + round_up(tokens, tile) * k / 4), tile};
+  const int64_t blocks = round_up(tokens, tile) * row_blocks;
+  auto* const of_blocks = reinterpret_cast<Int8Block*>(scratch + blocks * 32 / 4);
+  const Int8Rows all{reinterpret_cast<int8_t*>(scratch), of_blocks,
+                     reinterpret_cast<Int8Whole*>(of_blocks + blocks), tile};
   for_rows(pool, tokens, k, [&](int64_t t, int) {
-    const int64_t at = t / tile * tile * row_blocks + t % tile;
-    kernels.quantize_row(x + t * x_stride, k, tile, all.q + 32 * at, all.blocks + at);
+    kernels.quantize_row(x + t * x_stride, k, all.from(t / tile * tile * row_blocks + t % tile));
   });
   for_pieces(segments, kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
-    const Int8Rows some{all.q + piece.first * k, all.blocks + piece.first * row_blocks, tile};
-    kernels.multiply(piece.dtype, piece.panel, k, some, piece.rows, piece.cols, bias_of(piece), y_of(piece),
-                     y_stride);
+    kernels.multiply(piece.dtype, piece.panel, k, all.from(piece.first * row_blocks), piece.rows, piece.cols,
+                     bias_of(piece), y_of(piece), y_stride);
   });
 }
 

@@ -132,7 +132,7 @@ void to_q8_0(const float* src, int64_t count, std::byte* dst) {
     Reg spoiled = V::zero();  // 0 or NaN
     for (int j = 0; j < 32; j += kW) {
       const Reg r = V::load(src + at + j);
-      largest = V::max(largest, V::max(r, V::sub(V::zero(), r)));
+      largest = V::max(largest, V::abs(r));
       spoiled = V::fma(r, V::zero(), spoiled);
     }
     const float most = V::largest(largest);

@@ -79,7 +79,7 @@ struct V {
   }
   HETERO_KERNEL void store_i8(int8_t* p, Reg a) {
     for (int i = 0; i < 4; ++i) {
-      p[i] = static_cast<int8_t>(a[i]);
+      p[i] = a[i] == a[i] ? static_cast<int8_t>(a[i]) : int8_t{0};
     }
   }
   HETERO_KERNEL void prefetch(const std::byte* p) {
@@ -106,6 +106,9 @@ struct V {
     return a * b + c;
   }
 #endif
+  HETERO_KERNEL Reg abs(Reg a) {
+    return as_floats(reinterpret_cast<Ints>(a) & 0x7fffffff);
+  }
   HETERO_KERNEL Reg max(Reg a, Reg b) {
     return choose(a > b, a, b);
   }

@@ -24,15 +24,25 @@ void round_tile_row(const float* x, int64_t k, uint16_t* to) {
   }
 }
 
-// Pairs of whole numbers -> scales and offsets, exactly those of the file.
-HETERO_KERNEL void part_scales(const float* units, int64_t blocks, DecodedPanel& panel) {
-  for (int64_t at = 0; at < blocks * kPanelRows; ++at) {
-    const auto pair = __builtin_bit_cast(uint32_t, panel.scale[at]);
-    const float unit = units[at % kPanelRows];
-    const auto scale = static_cast<float>(static_cast<int16_t>(pair & 0xffffu));
-    const auto offset = static_cast<float>(static_cast<int16_t>(pair >> 16));
-    panel.scale[at] = unit * scale;
-    panel.offset[at] = unit * 8.0f * (offset - scale);
+// Words of pairs of blocks -> scales and offsets of each, exactly those of the file.
+template <class P>
+HETERO_KERNEL void part_pairs(const float* units, int64_t blocks, DecodedPanel& panel) {
+  const auto half = [](float pair, int64_t h) {
+    return static_cast<float>(static_cast<int16_t>(__builtin_bit_cast(uint32_t, pair) >> 16 * h & 0xffffu));
+  };
+  for (int64_t block = 0; block < blocks; block += 2) {
+    for (int64_t at = block * kPanelRows; at < (block + 1) * kPanelRows; ++at) {
+      const float unit = units[at % kPanelRows];
+      const float scales = panel.scale[at];
+      const float offsets = panel.offset[at];
+      for (int64_t h = 0; h < min_of(int64_t{2}, blocks - block); ++h) {
+        const float scale = half(scales, h);
+        panel.scale[at + h * kPanelRows] = unit * scale;
+        if (P::kOffset) {
+          panel.offset[at + h * kPanelRows] = unit * 8.0f * (half(offsets, h) - scale);
+        }
+      }
+    }
   }
 }
 
@@ -82,7 +92,7 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
       const float* const units = units_of<P>(panel);
       decode_some<P>(from, units, blocks, decoded);
       if (units != nullptr) {
-        part_scales(units, blocks, decoded);
+        part_pairs<P>(units, blocks, decoded);
       }
       widen_blocks<P>(decoded, blocks, wide);
       for (int64_t group = 0; group < groups; ++group) {

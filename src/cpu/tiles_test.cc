@@ -30,12 +30,7 @@ constexpr int kPortableLanes = 16;
 #include "cpu/int8_portable_inl.h"
 // With panels as those of avx512vnni.cc.
 struct I : Portable {
-  static constexpr bool kWholeOffsets = true;
-  static int32_t pairs8(const int8_t*, int32_t) { return 0; }
-  static Floats inverse(Floats a) {
-    return each([&](int l) { return 1.0f / a.lanes[l]; });
-  }
-  static Ints total_with(Ints sum, int32_t, Ints) { return sum; }  // not used by tiles
+  static constexpr bool kBlockPairs = true;
   static void store_pairs(std::byte* p, Reg low, Reg high) {
     for (int l = 0; l < V::kWidth; ++l) {
       const auto word = [](float f) { return static_cast<int16_t>(f); };
@@ -43,6 +38,12 @@ struct I : Portable {
       std::memcpy(p + 4 * l, pair, sizeof(pair));
     }
   }
+  // Not used by tiles.
+  static Ints raise(Ints a) { return a; }
+  static Ints join(Ints low, Ints) { return low; }
+  static Ints round_by(Ints pairs, int32_t) { return pairs; }
+  static Ints multiply_pairs(Ints a, Ints) { return a; }
+  static Floats add(Floats a, Floats) { return a; }
 };
 //
 #include "cpu/int8_inl.h"

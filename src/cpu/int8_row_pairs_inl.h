@@ -25,8 +25,8 @@ HETERO_KERNEL void pair_rows(int64_t blocks, DecodedPanel& panel) {
 
 // As multiply_decoded(), over what pair_rows() left. The last of an odd number of rows is its own neighbour.
 template <class P, int R, class J = I>
-void multiply_pairs(const DecodedPanel& w, int64_t count, int64_t tile, const int8_t* q,
-                    const Int8Block* blocks, float* acc) {
+void multiply_pairs(const DecodedPanel& w, int64_t count, const Int8Rows& rows, float* acc) {
+  Int8Rows at = rows;
   constexpr int kPairs = (R + 1) / 2;
   const std::byte* numbers = w.numbers;
   const float* scale = w.scale;
@@ -41,7 +41,7 @@ void multiply_pairs(const DecodedPanel& w, int64_t count, int64_t tile, const in
         Ints x[kPairs];
 #pragma GCC unroll 8
         for (int p = 0; p < kPairs; ++p) {
-          const int8_t* row = q + 2 * p * 32 + 4 * j;
+          const int8_t* row = at.q + 2 * p * 32 + 4 * j;
           x[p] = J::two_rows(row, 2 * p + 1 < R ? row + 32 : row);
         }
 #pragma GCC unroll 4
@@ -65,14 +65,13 @@ void multiply_pairs(const DecodedPanel& w, int64_t count, int64_t tile, const in
           const Ints total = i % 2 == 0 ? J::evens(both[0], both[1]) : J::odds(both[0], both[1]);
           float* to = acc + i * kPanelRows + v * kLanes;
           J::store(to, add_block<P>(J::load_floats(to), total, J::load_floats(scale + v * kLanes),
-                                    J::load_floats(offset + v * kLanes), blocks[i], h));
+                                    J::load_floats(offset + v * kLanes), at.blocks[i], h));
         }
       }
       scale += kPanelRows;
       offset += kPanelRows;
     }
     numbers += 32 * kPanelRows;
-    q += 32 * tile;
-    blocks += tile;
+    at = at.from(rows.tile);
   }
 }
