@@ -137,6 +137,7 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, const Int8Rows& x, f
 template <class P, int R, class J = I>
 void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows& x, float* acc) {
   Int8Rows at = x;
+  at.tile = R == kInt8Tile ? kInt8Tile : x.tile;  // the same, but known here
   const std::byte* numbers = w.numbers;
   const auto* scales = reinterpret_cast<const std::byte*>(w.scale);
   const auto* offsets = reinterpret_cast<const std::byte*>(w.offset);
@@ -150,7 +151,7 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
     for (int64_t block = first; block < end; block += 2) {
       Ints high[R][kVectors];
       if (block + 1 < end) {
-        add_decoded<P, R, true>(numbers + 32 * kPanelRows, at.from(x.tile), 0, high);
+        add_decoded<P, R, true>(numbers + 32 * kPanelRows, at.from(at.tile), 0, high);
       } else {
         for (int i = 0; i < R * kVectors; ++i) {
           high[i / kVectors][i % kVectors] = J::zero();
@@ -181,7 +182,7 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
       scales += 2 * 4 * kPanelRows;
       offsets += 2 * 4 * kPanelRows;
       numbers += 2 * 32 * kPanelRows;
-      at = at.from(2 * x.tile);
+      at = at.from(2 * at.tile);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
@@ -218,7 +219,7 @@ HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, in
 template <class P>
 void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows, int64_t cols,
                    const float* bias, float* y, int64_t y_stride) {
-  constexpr int64_t kGroup = 4;
+  constexpr int64_t kGroup = 8;
   constexpr int64_t kGroupCols = kGroup * kPanelRows;
   const int64_t row_blocks = k / 32;
   const int64_t panel_bytes = panel_bytes_of<P>(k);
