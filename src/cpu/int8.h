@@ -27,10 +27,13 @@ struct Int8Block {
 /// And what products with whole-number scales (int8_whole_inl.h) read besides; apart, since large prompts
 /// stream by. Numbers of a level that has none are 0.
 struct Int8Whole {
-  int32_t start8;       // sums of products of 0..15 that stand for -8..7 start at it, by level: -q_sum8; or two
-                        // numbers of 16 bits, -8 * those of q[0], q[1], q[4], q[5], ..., and -8 * the others
-  int32_t pair_scales;  // in even blocks, 16 bits each: scales of this one and the next, in group_scale / 2^15
-  int32_t pair_sums8;   // in even blocks, 16 bits each: q_sum8 of both, in group_scale
+  // Where sums of products of 0..15 that stand for -8..7 start, by level: -q_sum8; or two numbers of 16 bits,
+  // -8 * those of q[0], q[1], q[4], q[5], ..., and -8 * the others.
+  int32_t start8;
+  // In even blocks, 16 bits for this one and for the next: their scales in group_scale / 2^15, and their
+  // q_sum8 in group_scale.
+  int32_t pair_scales;
+  int32_t pair_sums8;
 };
 
 /// Rows of activations, quantized, in groups of `tile` rows that lie interleaved: block b of row i is

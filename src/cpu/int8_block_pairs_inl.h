@@ -2,10 +2,10 @@
 // where I has kBlockPairs. Included by int8_inl.h.
 //
 // A multiplication for each sum and scale would cost as much as one of its eight instructions of products. So
-// the scales of up to kGroupBlocks blocks of activations become 16-bit parts of their largest; sums, which fit
-// into 16 bits as well, are brought to that common scale two at a time, rounded to whole numbers (as the
-// activations were, many of which make up such a sum), and only then meet the weights' scales. Sums of a group
-// are added up as floats: integers of 32 bits would overflow.
+// the scales of up to kGroupBlocks blocks of activations become 16-bit parts of their largest; sums, which
+// fit into 16 bits as well, are brought to that common scale two at a time, rounded to whole numbers (as the
+// activations were, many of which make up such a sum), and only then meet the weights' scales. Sums of a
+// group are added up as floats: integers of 32 bits would overflow.
 //
 // I provides raise(Ints): each lane's low half in its high one; join(low, high): the low half of one and the
 // high half of the other; round_by(pairs, b): halves times those of the number b / 2^15, rounded to the
@@ -14,11 +14,12 @@
 
 template <class P>
 HETERO_KERNEL Ints load_pair_words(const std::byte* scales, bool offsets, int v) {
-  return I::load(pair_words<P>(const_cast<std::byte*>(scales), 4 * ((offsets ? kPanelRows : 0) + v * kLanes)));
+  return I::load(
+      pair_words<P>(const_cast<std::byte*>(scales), 4 * ((offsets ? kPanelRows : 0) + v * kLanes)));
 }
 
-// acc + the products of a pair of blocks, in units and in the group's scale. At most
-// 2 * (8 * 127 * 32) * 32752 < 2^31.
+// acc + the products of a pair of blocks, in units and in the group's scale. `low` are sums of the first
+// block, `high` raised ones of the second. At most 2 * (8 * 127 * 32) * 32752 < 2^31.
 template <class P, class J = I>
 HETERO_KERNEL Floats add_pair(Floats acc, Ints low, Ints high, Ints scales, Ints offsets,
                               const Int8Whole& x) {

@@ -90,10 +90,10 @@ using FourInts = int32_t __attribute__((vector_size(16)));
 template <class T>
 using OfBlocks = T[kGroupBlocks / 4];
 struct QuantizedGroup {
-  OfBlocks<Four> largest;   // magnitudes
-  OfBlocks<Four> first;     // sums of whole numbers, of the first halves: exact
-  OfBlocks<Four> rest;      // and of the others
-  OfBlocks<Four> scale;     // as in Int8Block; so is what follows
+  OfBlocks<Four> largest;  // magnitudes
+  OfBlocks<Four> first;    // sums of whole numbers, of the first halves: exact
+  OfBlocks<Four> rest;     // and of the others
+  OfBlocks<Four> scale;    // as in Int8Block; so is what follows
   OfBlocks<Four> sum;
   OfBlocks<Four> first_sum;
   OfBlocks<FourInts> q_sum8;
@@ -225,7 +225,9 @@ void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
       const Four first = group.first[i];
       const Four all = first + group.rest[i];
       // What is not a number has no sum in integers (0 here), and spoils the result through the scale.
-      const auto eightfold = [](Four f) { return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8; };
+      const auto eightfold = [](Four f) {
+        return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8;
+      };
       group.scale[i] = group.largest[i] / 127.0f + all * 0.0f;
       group.sum[i] = group.scale[i] * all;
       group.first_sum[i] = group.scale[i] * first;
@@ -233,8 +235,8 @@ void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
       group.first_sum8[i] = eightfold(first);
     }
     for (int64_t b = 0; b < blocks; ++b) {
-      to.blocks[b * to.tile] = {of_block(group.scale, b),     of_block(group.sum, b),
-                                of_block(group.first_sum, b), of_block(group.q_sum8, b),
+      to.blocks[b * to.tile] = {of_block(group.scale, b),      of_block(group.sum, b),
+                                of_block(group.first_sum, b),  of_block(group.q_sum8, b),
                                 of_block(group.first_sum8, b), 0.0f};
     }
     put_whole(group, blocks, to);

@@ -173,9 +173,9 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
           float* to = of_group + i * kPanelRows + v * kLanes;
-          J::store(to, add_pair<P>(J::load_floats(to), low[i][v], high[i][v],
-                                   J::load(scales + 4 * v * kLanes), J::load(offsets + 4 * v * kLanes),
-                                   at.whole[i]));
+          J::store(to,
+                   add_pair<P>(J::load_floats(to), low[i][v], high[i][v], J::load(scales + 4 * v * kLanes),
+                               J::load(offsets + 4 * v * kLanes), at.whole[i]));
         }
       }
       J::settle_memory();

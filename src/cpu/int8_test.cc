@@ -161,8 +161,8 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
                                  k, panel + p * panel_bytes);
           }
           std::vector<float> y(static_cast<size_t>(m * (n + 1)), 5.0f);
-          kernels_->multiply(dtype, panel, k, rows.from(0, tile), m, n,
-                             n % 2 == 0 ? bias.data() : nullptr, y.data(), n + 1);
+          kernels_->multiply(dtype, panel, k, rows.from(0, tile), m, n, n % 2 == 0 ? bias.data() : nullptr,
+                             y.data(), n + 1);
           std::free(panel);
           for (int64_t i = 0; i < m; ++i) {
             for (int64_t c = 0; c < n; ++c) {
@@ -297,10 +297,9 @@ TEST_P(Int8, ScalesNearOneAnotherAndFarApartGiveTheSameNumbers) {
           sum += product;
           size += std::abs(product);
         }
-        const double again =
-            c / lanes == 2
-                ? 0.0
-                : rounding_in_groups(dtype, bytes.data() + c * bytes_of_row, k, rounded.blocks.data(), 1);
+        const double again = c / lanes == 2 ? 0.0
+                                            : rounding_in_groups(dtype, bytes.data() + c * bytes_of_row, k,
+                                                                 rounded.blocks.data(), 1);
         ASSERT_NEAR(y[static_cast<size_t>(c)], sum, 32.0 * kUnit * size + again)
             << traits(dtype).name << " column " << c;
       }

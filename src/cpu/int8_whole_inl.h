@@ -4,9 +4,9 @@
 //
 // Such panels (of kWhole types) begin with a unit for each row, a power of two. A block's 16-bit word is its
 // scale in units, exactly: 11 significant bits of an f16 fit into 15 unless a row's scales are more than
-// about 16 times apart. Pairs of blocks have pairs of words; and a pair of offsets, in eight units, to numbers
-// from -8 to 7, around which offsets lie. Where they do not fit in one of the rows, the panel's units are 0
-// and its scales stay f16.
+// about 16 times apart. Pairs of blocks have pairs of words; and a pair of offsets, in eight units, to
+// numbers from -8 to 7, around which offsets lie. Where they do not fit in one of the rows, the panel's units
+// are 0 and its scales stay f16.
 //
 // With kWholeScales, I provides start8(q): Int8Whole::start8; inverse(Floats);
 // total_scaled(sum, scales): the two 16-bit halves of each lane times those of scales, added;
@@ -60,8 +60,8 @@ HETERO_KERNEL Floats offset_in_units(Floats offset, const float* units, int v) {
   }
 }
 
-// Words of pairs of blocks, 4 bytes a row, first of scales, then of offsets, where the f16 of both blocks were:
-// byte `at` of them.
+// Words of pairs of blocks, 4 bytes a row, first of scales, then of offsets, where the f16 of both blocks
+// were: byte `at` of them.
 template <class P>
 HETERO_KERNEL std::byte* pair_words(std::byte* scales, int at) {
   return scales + at / P::kScaleBytes * kSuperBytes<P> + at % P::kScaleBytes;
