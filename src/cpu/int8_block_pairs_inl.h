@@ -14,8 +14,7 @@
 
 template <class P>
 HETERO_KERNEL Ints load_pair_words(const std::byte* scales, bool offsets, int v) {
-  return I::load(
-      pair_words<P>(const_cast<std::byte*>(scales), 4 * ((offsets ? kPanelRows : 0) + v * kLanes)));
+  return I::load(scales + pair_words<P>(offsets, v * kLanes));
 }
 
 // acc + the products of a pair of blocks, in units and in the group's scale. `low` are sums of the first

@@ -208,7 +208,7 @@ HETERO_KERNEL void put_whole(const QuantizedGroup& group, int64_t blocks, const 
 
 void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
   for (int64_t at = 0; at < k / 32; at += kGroupBlocks, x += 32 * kGroupBlocks) {
-    const int64_t blocks = min_of(int64_t{kGroupBlocks}, k / 32 - at);
+    const int64_t blocks = min_of(kGroupBlocks, k / 32 - at);
     const Int8Rows to = rows.from(at * rows.tile);
     QuantizedGroup group;
     if (blocks < kGroupBlocks) {

@@ -8,10 +8,9 @@
 // numbers from -8 to 7, around which offsets lie. Where they do not fit in one of the rows, the panel's units
 // are 0 and its scales stay f16.
 //
-// With kWholeScales, I provides start8(q): Int8Whole::start8; inverse(Floats);
-// total_scaled(sum, scales): the two 16-bit halves of each lane times those of scales, added;
-// load_twice(words): a 16-bit word a lane, in both halves; store_words(to, Reg): whole numbers as 16-bit
-// words.
+// With kWholeScales, I provides start8(q): Int8Whole::start8; inverse(Floats); total_scaled(sum, scales): the
+// two 16-bit halves of each lane times those of scales, added; load_twice(words): a 16-bit word a lane, in
+// both halves; store_words(to, Reg): whole numbers as 16-bit words.
 
 template <class J>
 constexpr bool kHasWholeScales = requires {
@@ -61,10 +60,11 @@ HETERO_KERNEL Floats offset_in_units(Floats offset, const float* units, int v) {
 }
 
 // Words of pairs of blocks, 4 bytes a row, first of scales, then of offsets, where the f16 of both blocks
-// were: byte `at` of them.
+// were: how far from the first block's scales the words of a row are.
 template <class P>
-HETERO_KERNEL std::byte* pair_words(std::byte* scales, int at) {
-  return scales + at / P::kScaleBytes * kSuperBytes<P> + at % P::kScaleBytes;
+HETERO_KERNEL int64_t pair_words(bool offsets, int row) {
+  const int at = 4 * ((offsets ? kPanelRows : 0) + row);
+  return at / P::kScaleBytes * kSuperBytes<P> + at % P::kScaleBytes;
 }
 
 // Scales and offsets of a block as they are in the panel, kW rows at a time.
@@ -137,9 +137,9 @@ HETERO_KERNEL void make_scales_whole(std::byte* panel, int64_t blocks) {
     }
     for (int v = 0; v < kRegs; ++v) {
       if constexpr (kHasBlockPairs<J>) {
-        J::store_pairs(pair_words<P>(at, 4 * v * kW), scale[0][v], scale[1][v]);
+        J::store_pairs(at + pair_words<P>(false, v * kW), scale[0][v], scale[1][v]);
         if constexpr (kOffsets) {
-          J::store_pairs(pair_words<P>(at, 4 * (kPanelRows + v * kW)), offset[0][v], offset[1][v]);
+          J::store_pairs(at + pair_words<P>(true, v * kW), offset[0][v], offset[1][v]);
         }
       } else {
         J::store_words(at + 2 * v * kW, scale[0][v]);
