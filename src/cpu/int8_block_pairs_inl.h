@@ -4,13 +4,17 @@
 // A multiplication for each sum and scale would cost as much as one of its eight instructions of products. So
 // the scales of up to kGroupBlocks blocks of activations become 16-bit parts of their largest; sums, which
 // fit into 16 bits as well, are brought to that common scale two at a time, rounded to whole numbers (as the
-// activations were, many of which make up such a sum), and only then meet the weights' scales. Sums of a
-// group are added up as floats: integers of 32 bits would overflow.
+// activations were, many of which make up such a sum), and only then meet the weights' scales. Sums are
+// added up as floats, since integers of 32 bits would overflow, in the group's scale: from one group to the
+// next they are multiplied by how far these are apart. More blocks in a group would round sums of those
+// coarsely that are small beside the largest.
 //
 // I provides raise(Ints): each lane's low half in its high one; join(low, high): the low half of one and the
 // high half of the other; round_by(pairs, b): halves times those of the number b / 2^15, rounded to the
 // nearest; multiply_pairs(a, b): products of halves, added; add(Floats, Floats); store_pairs(to, Reg, Reg):
 // whole numbers as 16-bit words side by side.
+
+constexpr int64_t kGroupBlocks = kHasBlockPairs<I> ? 32 : 16;  // that are rounded together
 
 template <class P>
 HETERO_KERNEL Ints load_pair_words(const std::byte* scales, bool offsets, int v) {
@@ -29,4 +33,9 @@ HETERO_KERNEL Floats add_pair(Floats acc, Ints low, Ints high, Ints scales, Ints
     acc = J::add(acc, J::to_floats(J::multiply_pairs(of_x, offsets)));
   }
   return acc;
+}
+
+// What sums in the scale of the group before x's are multiplied by.
+HETERO_KERNEL float to_next_group(const Int8Rows& x, int row) {
+  return x.blocks[row - kGroupBlocks * x.tile].group_scale / x.blocks[row].group_scale;
 }

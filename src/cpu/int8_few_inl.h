@@ -31,13 +31,13 @@ HETERO_KERNEL void prefetch_few(const std::byte* panel) {
 
 template <class P, int R>
 HETERO_KERNEL void store_few(const Floats (*acc)[kVectors], const float* units, int64_t cols,
-                             const float* bias, float* y, int64_t y_stride) {
+                             const Int8Block* last_group, const float* bias, float* y, int64_t y_stride) {
   for (int i = 0; i < R; ++i) {
     alignas(64) float whole[kPanelRows];
     for (int v = 0; v < kVectors; ++v) {
       I::store(whole + v * kLanes, acc[i][v]);
     }
-    store_row(whole, units, cols, bias, y + i * y_stride);
+    store_row(whole, units, last_group[i].group_scale, cols, bias, y + i * y_stride);
   }
 }
 
@@ -93,7 +93,7 @@ void multiply_few(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t 
       at = at.from(x.tile);
     }
   }
-  store_few<P, R>(acc, units, cols, bias, y, y_stride);
+  store_few<P, R>(acc, units, cols, x.blocks, bias, y, y_stride);
 }
 
 // As multiply_few().
@@ -102,18 +102,25 @@ void multiply_few_pairs(const std::byte* panel, int64_t k, const Int8Rows& x, in
                         float* y, int64_t y_stride) {
   const int64_t row_blocks = k / 32;
   Int8Rows at = x;
-  Int8Rows group = x;
+  const Int8Block* group = x.blocks;
   const auto* units = reinterpret_cast<const float*>(panel);
   panel += kUnitBytes<P>;
   Floats acc[R][kVectors];
-  Floats of_group[R][kVectors];
   for (int i = 0; i < R; ++i) {
     for (int v = 0; v < kVectors; ++v) {
       acc[i][v] = J::set(0.0f);
-      of_group[i][v] = J::set(0.0f);
     }
   }
   for (int64_t block = 0; block < row_blocks; block += 2) {
+    if (block > 0 && block % kGroupBlocks == 0) {
+      for (int i = 0; i < R; ++i) {
+        const Floats by = J::set(to_next_group(at, i));
+        for (int v = 0; v < kVectors; ++v) {
+          acc[i][v] = J::mul(acc[i][v], by);
+        }
+      }
+      group = at.blocks;
+    }
     const std::byte* const scales = panel;
     const Int8Whole* const pair = at.whole;
     const int64_t there = min_of(int64_t{2}, row_blocks - block);
@@ -135,21 +142,12 @@ void multiply_few_pairs(const std::byte* panel, int64_t k, const Int8Rows& x, in
     for (int v = 0; v < kVectors; ++v) {
       const Ints offsets = P::kOffset ? load_pair_words<P>(scales, true, v) : J::zero();
       for (int i = 0; i < R; ++i) {
-        of_group[i][v] = add_pair<P>(of_group[i][v], sum[0][i][v], J::raise(sum[1][i][v]),
-                                     load_pair_words<P>(scales, false, v), offsets, pair[i]);
+        acc[i][v] = add_pair<P>(acc[i][v], sum[0][i][v], J::raise(sum[1][i][v]),
+                                load_pair_words<P>(scales, false, v), offsets, pair[i]);
       }
-    }
-    if (block % kGroupBlocks == kGroupBlocks - 2 || block + 2 >= row_blocks) {
-      for (int i = 0; i < R; ++i) {
-        for (int v = 0; v < kVectors; ++v) {
-          acc[i][v] = J::fma(J::set(group.blocks[i].group_scale), of_group[i][v], acc[i][v]);
-          of_group[i][v] = J::set(0.0f);
-        }
-      }
-      group = at;
     }
   }
-  store_few<P, R>(acc, units, cols, bias, y, y_stride);
+  store_few<P, R>(acc, units, cols, group, bias, y, y_stride);
 }
 
 // For panels whose scales are whole numbers where their type's may be.

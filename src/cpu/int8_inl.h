@@ -26,8 +26,6 @@ constexpr int kPanelRows = kVectors * kLanes;
 constexpr int64_t kFewInt8Rows = 3;  // up to so many rows, numbers are not worth decoding to memory
 constexpr int kInt8Tile = I::kTile;  // rows of activations that one pass over decoded numbers serves
 
-constexpr int64_t kGroupBlocks = 16;  // that are rounded together
-
 #include "cpu/int8_panels_inl.h"
 
 template <class P>
@@ -104,21 +102,24 @@ HETERO_KERNEL auto of_block(const OfBlocks<T>& values, int64_t b) {
   return values[b / 4][b % 4];
 }
 
-// For levels that meet blocks in pairs (int8_block_pairs_inl.h).
-HETERO_KERNEL void put_pairs(const QuantizedGroup& group, int64_t blocks, const Int8Rows& to) {
+// For levels that meet blocks in pairs (int8_block_pairs_inl.h). Returns the group's scale; `before`: that of
+// the group before.
+HETERO_KERNEL float put_pairs(const QuantizedGroup& group, float before, int64_t blocks, const Int8Rows& to) {
   Four most = {};
   Four spoiled = {};  // by what is not a number, or infinite
   for (const Four& scale : group.scale) {
     most = scale > most ? scale : most;
     spoiled += scale * 0.0f;
   }
-  float largest = most[0];
-  for (int i = 1; i < 4; ++i) {
+  // Sums must not grow out of range on their way from one group's scale to the next one's.
+  float largest = before * 0x1p-10f > 0x1p-100f ? before * 0x1p-10f : 0x1p-100f;
+  for (int i = 0; i < 4; ++i) {
     largest = most[i] > largest ? most[i] : largest;
   }
   const float spoilt = spoiled[0] + spoiled[1] + spoiled[2] + spoiled[3];
-  to.blocks->group_scale = largest * (32768.0f / 32767.0f) + spoilt;
-  const float parts = spoilt == 0.0f && largest > 0x1p-100f ? 32767.0f / largest : 0.0f;
+  const float group_scale = largest * (32768.0f / 32767.0f) + spoilt;
+  to.blocks->group_scale = group_scale;
+  const float parts = spoilt == 0.0f ? 32767.0f / largest : 0.0f;
   OfBlocks<FourInts> scales;
   OfBlocks<FourInts> sums8;
   for (int64_t i = 0; i < kGroupBlocks / 4; ++i) {
@@ -137,6 +138,7 @@ HETERO_KERNEL void put_pairs(const QuantizedGroup& group, int64_t blocks, const 
       to.whole[(b + 1) * to.tile].start8 = -of_block(group.q_sum8, b + 1);
     }
   }
+  return group_scale;
 }
 
 // B <= 4 blocks, whose vectors shrink to one number each together.
@@ -193,9 +195,10 @@ HETERO_KERNEL void for_parts(int64_t blocks, const Visit& visit) {
 }
 
 template <class J = I>
-HETERO_KERNEL void put_whole(const QuantizedGroup& group, int64_t blocks, const Int8Rows& to) {
+HETERO_KERNEL void put_whole(const QuantizedGroup& group, float& group_scale, int64_t blocks,
+                             const Int8Rows& to) {
   if constexpr (kHasBlockPairs<J>) {
-    put_pairs(group, blocks, to);
+    group_scale = put_pairs(group, group_scale, blocks, to);
   } else {
     for (int64_t block = 0; block < blocks * to.tile; block += to.tile) {
       to.whole[block] = {};
@@ -207,6 +210,7 @@ HETERO_KERNEL void put_whole(const QuantizedGroup& group, int64_t blocks, const 
 }
 
 void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
+  float group_scale = 0.0f;
   for (int64_t at = 0; at < k / 32; at += kGroupBlocks, x += 32 * kGroupBlocks) {
     const int64_t blocks = min_of(kGroupBlocks, k / 32 - at);
     const Int8Rows to = rows.from(at * rows.tile);
@@ -239,7 +243,7 @@ void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
                                 of_block(group.first_sum, b),  of_block(group.q_sum8, b),
                                 of_block(group.first_sum8, b), 0.0f};
     }
-    put_whole(group, blocks, to);
+    put_whole(group, group_scale, blocks, to);
   }
 }
 
@@ -273,12 +277,20 @@ HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
   }
 }
 
-// `units`: what the sums are multiplied by, or null.
-HETERO_KERNEL void store_row(const float* acc, const float* units, int64_t cols, const float* bias,
-                             float* y) {
+// `units`: what the sums are multiplied by, or null; and by the row's last group_scale where there are
+// groups.
+HETERO_KERNEL void store_row(const float* acc, const float* units, float group_scale, int64_t cols,
+                             const float* bias, float* y) {
   const auto at = [&](int v) {
     const Floats sums = I::load_floats(acc + v * kLanes);
-    return units == nullptr ? sums : I::mul(sums, I::load_floats(units + v * kLanes));
+    if (units == nullptr) {
+      return sums;
+    }
+    Floats by = I::load_floats(units + v * kLanes);
+    if constexpr (kHasBlockPairs<I>) {
+      by = I::mul(by, I::set(group_scale));
+    }
+    return I::mul(sums, by);
   };
   if (cols == kPanelRows && bias == nullptr) {
     for (int v = 0; v < kVectors; ++v) {

@@ -133,7 +133,8 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, const Int8Rows& x, f
   }
 }
 
-// As multiply_decoded(). Words of a pair lie with its first block's, in place of scales and offsets.
+// As multiply_decoded(), of one group, in whose scale sums are added up. Words of a pair lie with its first
+// block's, in place of scales and offsets.
 template <class P, int R, class J = I>
 void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows& x, float* acc) {
   Int8Rows at = x;
@@ -141,71 +142,63 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
   const std::byte* numbers = w.numbers;
   const auto* scales = reinterpret_cast<const std::byte*>(w.scale);
   const auto* offsets = reinterpret_cast<const std::byte*>(w.offset);
-  alignas(64) float of_group[R * kPanelRows];
-  for (int64_t first = 0; first < count; first += kGroupBlocks) {
-    const Int8Block* const group = at.blocks;
-    for (int i = 0; i < R * kVectors; ++i) {
-      J::store(of_group + i * kLanes, J::set(0.0f));
-    }
-    const int64_t end = min_of(first + kGroupBlocks, count);
-    for (int64_t block = first; block < end; block += 2) {
-      Ints high[R][kVectors];
-      if (block + 1 < end) {
-        add_decoded<P, R, true>(numbers + 32 * kPanelRows, at.from(at.tile), 0, high);
-      } else {
-        for (int i = 0; i < R * kVectors; ++i) {
-          high[i / kVectors][i % kVectors] = J::zero();
-        }
+  for (int64_t block = 0; block < count; block += 2) {
+    Ints high[R][kVectors];
+    if (block + 1 < count) {
+      add_decoded<P, R, true>(numbers + 32 * kPanelRows, at.from(at.tile), 0, high);
+    } else {
+      for (int i = 0; i < R * kVectors; ++i) {
+        high[i / kVectors][i % kVectors] = J::zero();
       }
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          high[i][v] = J::raise(high[i][v]);
-          J::settle(high[i][v]);
-        }
-      }
-      Ints low[R][kVectors];
-      add_decoded<P, R, true>(numbers, at, 0, low);
-      J::settle_memory();
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          float* to = of_group + i * kPanelRows + v * kLanes;
-          J::store(to,
-                   add_pair<P>(J::load_floats(to), low[i][v], high[i][v], J::load(scales + 4 * v * kLanes),
-                               J::load(offsets + 4 * v * kLanes), at.whole[i]));
-        }
-      }
-      J::settle_memory();
-      scales += 2 * 4 * kPanelRows;
-      offsets += 2 * 4 * kPanelRows;
-      numbers += 2 * 32 * kPanelRows;
-      at = at.from(2 * at.tile);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        float* to = acc + i * kPanelRows + v * kLanes;
-        const Floats sum = J::load_floats(of_group + i * kPanelRows + v * kLanes);
-        J::store(to, J::fma(J::set(group[i].group_scale), sum, J::load_floats(to)));
+        high[i][v] = J::raise(high[i][v]);
+        J::settle(high[i][v]);
       }
     }
+    Ints low[R][kVectors];
+    add_decoded<P, R, true>(numbers, at, 0, low);
+    J::settle_memory();
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        float* to = acc + i * kPanelRows + v * kLanes;
+        J::store(to, add_pair<P>(J::load_floats(to), low[i][v], high[i][v], J::load(scales + 4 * v * kLanes),
+                                 J::load(offsets + 4 * v * kLanes), at.whole[i]));
+      }
+    }
+    J::settle_memory();
+    scales += 2 * 4 * kPanelRows;
+    offsets += 2 * 4 * kPanelRows;
+    numbers += 2 * 32 * kPanelRows;
+    at = at.from(2 * at.tile);
   }
 }
 
 #include "cpu/int8_row_pairs_inl.h"
 
 template <class P, bool kInWhole, int R = kInt8Tile>
-HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count,
+HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, bool next_group,
                                          const Int8Rows& x, float* acc) {
   if constexpr (R > 1) {
     if (rows < R) {
-      return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, x, acc);
+      return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, next_group, x, acc);
     }
   }
   if constexpr (kHasBlockPairs<I> && kInWhole) {
+    if (next_group) {
+      for (int i = 0; i < R; ++i) {
+        const Floats by = I::set(to_next_group(x, i));
+        for (int v = 0; v < kVectors; ++v) {
+          float* to = acc + i * kPanelRows + v * kLanes;
+          I::store(to, I::mul(I::load_floats(to), by));
+        }
+      }
+    }
     multiply_decoded_pairs<P, R>(w, count, x, acc);
   } else if constexpr (kRowPairs<I> && !kInWhole) {
     multiply_pairs<P, R>(w, count, x, acc);
@@ -224,8 +217,10 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
   const int64_t row_blocks = k / 32;
   const int64_t panel_bytes = panel_bytes_of<P>(k);
   const int64_t parts = (row_blocks + kDecodedBlocks - 1) / kDecodedBlocks;
-  constexpr int64_t kStep = kHasBlockPairs<I> && kWhole<P> ? kGroupBlocks : P::kBlocks;
+  static_assert(!kHasBlockPairs<I> || kGroupBlocks % kDecodedBlocks == 0);
+  constexpr int64_t kStep = kHasBlockPairs<I> && kWhole<P> ? kDecodedBlocks : P::kBlocks;
   const int64_t each = ((row_blocks + parts - 1) / parts + kStep - 1) / kStep * kStep;
+  const int64_t last_group = (row_blocks - 1) / kGroupBlocks * kGroupBlocks;
   const int64_t chunk = each / P::kBlocks * kSuperBytes<P>;
   DecodedPanel decoded;
   alignas(64) float acc[kGroup][kDecodedRows * kPanelRows];
@@ -259,17 +254,20 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
             const int64_t in_tile = min_of(x.tile, some - i);
             float* const to = acc[p] + i * kPanelRows;
             if (units == nullptr) {
-              multiply_decoded_rows<P, false>(in_tile, decoded, count, at, to);
+              multiply_decoded_rows<P, false>(in_tile, decoded, count, false, at, to);
             } else if constexpr (kWhole<P>) {
-              multiply_decoded_rows<P, true>(in_tile, decoded, count, at, to);
+              const bool next_group = block > 0 && block % kGroupBlocks == 0;
+              multiply_decoded_rows<P, true>(in_tile, decoded, count, next_group, at, to);
             }
           }
         }
       }
       for (int64_t i = 0; i < some; ++i) {
+        const int64_t tile = (first + i) / x.tile * row_blocks + last_group;
+        const float group_scale = x.blocks[tile * x.tile + i % x.tile].group_scale;
         for (int64_t p = 0; p < panels; ++p) {
           const int64_t c = column + p * kPanelRows;
-          store_row(acc[p] + i * kPanelRows, units_of<P>(group + p * panel_bytes),
+          store_row(acc[p] + i * kPanelRows, units_of<P>(group + p * panel_bytes), group_scale,
                     min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c,
                     y + (first + i) * y_stride + c);
         }

@@ -73,7 +73,7 @@ double rounding_in_groups(DType dtype, const std::byte* weight_row, int64_t k, c
   double sum = 0.0;
   double scale = 0.0;
   for (int64_t b = 0; b < k / 32; ++b) {
-    if (b % 16 == 0) {
+    if (b % 32 == 0) {
       scale = blocks[b * tile].group_scale;
     }
     const std::byte* block = weight_row + b * traits(dtype).block_bytes;

@@ -106,7 +106,7 @@ void multiply_tiles_of(const std::byte* panel, int64_t k, const uint16_t* x, int
       }
     }
     for (int64_t i = 0; i < some; ++i) {
-      store_row(sums + i * kPanelRows, nullptr, cols, bias, y + (first + i) * y_stride);
+      store_row(sums + i * kPanelRows, nullptr, 1.0f, cols, bias, y + (first + i) * y_stride);
     }
   }
 }
