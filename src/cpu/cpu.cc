@@ -156,6 +156,7 @@ class CpuProcessor : public Processor {
     for (;;) {
       bell_.wait();
       Work work;
+      Work gated;
       {
         std::unique_lock lock(mutex_);
         if (!packings_.empty()) {
@@ -176,6 +177,9 @@ class CpuProcessor : public Processor {
           return;
         }
         work = std::move(queue_[head_++]);
+        if (head_ < queue_.size() && cpu::runs_gated(work, queue_[head_], kernels_)) {
+          gated = std::move(queue_[head_++]);
+        }
         if (head_ == queue_.size()) {
           queue_.clear();
           head_ = 0;
@@ -183,6 +187,16 @@ class CpuProcessor : public Processor {
       }
       const Nanos begin = now();
       Status status = timeline_.status();
+      if (gated.executable != nullptr) {
+        if (status.ok()) {
+          cpu::run_gated(work, gated, kernels_, pool_);
+        }
+        const Nanos end = now();
+        timeline_.finish({begin, end}, status);
+        timeline_.finish({end, end}, std::move(status));
+        bell_.wait();
+        continue;
+      }
       if (status.ok()) {
         status = cpu::run(work, kernels_, pool_).with_prefix(info_.id);
       }

@@ -47,6 +47,12 @@ struct Int8Rows {
   Int8Rows from(int64_t block) const { return {q + 32 * block, blocks + block, whole + block, tile}; }
 };
 
+/// What products of a layer's first two FFN weights become, in place of both.
+struct Int8Gate {
+  GatedKernel act;
+  const std::byte* up;  // panels of as many rows as the others, whose products are `gate`; the same type
+};
+
 struct Int8Kernels {
   int64_t lanes;  // weight rows in a panel
   int64_t tile;   // largest Int8Rows::tile; with more rows than that, the tile must be this
@@ -62,9 +68,10 @@ struct Int8Kernels {
   void (*quantize_row)(const float* x, int64_t k, const Int8Rows& to);
 
   /// y[i, c] = dot(x row i, weight row c) + bias[c] for `rows` rows of x and `cols` weight rows: of the
-  /// panel, and of those behind it. `bias` may be null.
+  /// panel, and of those behind it. `bias` may be null. With `gate`, y[i, c] = act(that) * the product with
+  /// weight row c of gate->up; `bias` is null then.
   void (*multiply)(DType dtype, const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows,
-                   int64_t cols, const float* bias, float* y, int64_t y_stride);
+                   int64_t cols, const float* bias, const Int8Gate* gate, float* y, int64_t y_stride);
 
   /// For many rows, over the same panels, or nullptr.
   const TileKernels* tiles;

@@ -312,10 +312,10 @@ HETERO_KERNEL void store_row(const float* acc, const float* units, float group_s
 #include "cpu/int8_many_inl.h"
 
 void multiply_int8(DType dtype, const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows,
-                   int64_t cols, const float* bias, float* y, int64_t y_stride) {
+                   int64_t cols, const float* bias, const Int8Gate* gate, float* y, int64_t y_stride) {
   with_panel(dtype, [&]<class P>() {
     if (rows > kFewInt8Rows) {
-      return multiply_many<P>(panel, k, x, rows, cols, bias, y, y_stride);
+      return multiply_many<P>(panel, k, x, rows, cols, bias, gate, y, y_stride);
     }
     const auto of = [rows](auto one, auto two, auto three) {
       return rows == 1 ? one : rows == 2 ? two : three;
@@ -323,10 +323,23 @@ void multiply_int8(DType dtype, const std::byte* panel, int64_t k, const Int8Row
     const auto in_halves =
         of(multiply_few<P, 1, false>, multiply_few<P, 2, false>, multiply_few<P, 3, false>);
     const auto in_whole = of(few_in_whole<P, 1>(), few_in_whole<P, 2>(), few_in_whole<P, 3>());
-    for (int64_t c = 0; c < cols; c += kPanelRows, panel += panel_bytes_of<P>(k)) {
-      const auto multiply = units_of<P>(panel) == nullptr ? in_halves : in_whole;
-      multiply(panel, k, x, min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c, y + c,
-               y_stride);
+    const auto multiply = [&](const std::byte* from, int64_t some, const float* plus, float* to,
+                              int64_t stride) {
+      (units_of<P>(from) == nullptr ? in_halves : in_whole)(from, k, x, some, plus, to, stride);
+    };
+    for (int64_t c = 0; c < cols; c += kPanelRows) {
+      const int64_t at = c / kPanelRows * panel_bytes_of<P>(k);
+      const int64_t some = min_of(kPanelRows, cols - c);
+      if (gate == nullptr) {
+        multiply(panel + at, some, bias == nullptr ? nullptr : bias + c, y + c, y_stride);
+        continue;
+      }
+      float products[2][kFewInt8Rows][kPanelRows];
+      multiply(panel + at, some, nullptr, products[0][0], kPanelRows);
+      multiply(gate->up + at, some, nullptr, products[1][0], kPanelRows);
+      for (int64_t i = 0; i < rows; ++i) {
+        gate->act(products[0][i], products[1][i], some, y + i * y_stride + c);
+      }
     }
   });
 }

@@ -208,12 +208,11 @@ HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, in
 }
 
 // Columns of activations stay in the second-level cache while a group of panels passes by; sums of all of
-// them lie there as well, and go out as long runs of each row.
+// them lie there as well, and go out as long runs of each row. With a gate, half of a group are its panels.
 template <class P>
 void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t rows, int64_t cols,
-                   const float* bias, float* y, int64_t y_stride) {
+                   const float* bias, const Int8Gate* gate, float* y, int64_t y_stride) {
   constexpr int64_t kGroup = 8;
-  constexpr int64_t kGroupCols = kGroup * kPanelRows;
   const int64_t row_blocks = k / 32;
   const int64_t panel_bytes = panel_bytes_of<P>(k);
   const int64_t parts = (row_blocks + kDecodedBlocks - 1) / kDecodedBlocks;
@@ -222,13 +221,17 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
   const int64_t each = ((row_blocks + parts - 1) / parts + kStep - 1) / kStep * kStep;
   const int64_t last_group = (row_blocks - 1) / kGroupBlocks * kGroupBlocks;
   const int64_t chunk = each / P::kBlocks * kSuperBytes<P>;
+  const int64_t group_cols = (gate == nullptr ? kGroup : kGroup / 2) * kPanelRows;
   DecodedPanel decoded;
   alignas(64) float acc[kGroup][kDecodedRows * kPanelRows];
   for (int64_t first = 0; first < rows; first += kDecodedRows) {
     const int64_t some = min_of(kDecodedRows, rows - first);
-    for (int64_t column = 0; column < cols; column += kGroupCols) {
-      const std::byte* group = panel + column / kPanelRows * panel_bytes;
-      const int64_t panels = (min_of(kGroupCols, cols - column) + kPanelRows - 1) / kPanelRows;
+    for (int64_t column = 0; column < cols; column += group_cols) {
+      const int64_t of_one = (min_of(group_cols, cols - column) + kPanelRows - 1) / kPanelRows;
+      const int64_t panels = gate == nullptr ? of_one : 2 * of_one;
+      const auto panel_at = [&](int64_t p) {
+        return (p < of_one ? panel : gate->up) + (column / kPanelRows + p % of_one) * panel_bytes;
+      };
       for (int64_t p = 0; p < panels; ++p) {
         __builtin_memset(acc[p], 0, static_cast<size_t>(some * kPanelRows) * sizeof(float));
       }
@@ -236,16 +239,15 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         const int64_t count = min_of(each, row_blocks - block);
         const int64_t offset = kUnitBytes<P> + block / P::kBlocks * kSuperBytes<P>;
         for (int64_t p = 0; p < panels; ++p) {
-          const std::byte* const some_blocks = group + p * panel_bytes + offset;
-          const float* const units = units_of<P>(group + p * panel_bytes);
-          decode_some<P>(some_blocks, units, count, decoded);
+          const float* const units = units_of<P>(panel_at(p));
+          decode_some<P>(panel_at(p) + offset, units, count, decoded);
           if constexpr (kRowPairs<I>) {
             pair_rows(count, decoded);
           }
           // What is decoded next comes from far: the next panel, or the group's further columns.
-          const std::byte* next = p + 1 < panels              ? group + (p + 1) * panel_bytes + offset
-                                  : block + each < row_blocks ? group + offset + chunk
-                                                              : group + panels * panel_bytes;
+          const std::byte* next = p + 1 < panels              ? panel_at(p + 1) + offset
+                                  : block + each < row_blocks ? panel_at(0) + offset + chunk
+                                                              : panel_at(of_one - 1) + panel_bytes;
           for (int64_t i = 0; i < some; i += x.tile) {
             for (int64_t line = i * chunk / some / 64 * 64; line < (i + x.tile) * chunk / some; line += 64) {
               V::prefetch(next + line);
@@ -265,11 +267,17 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
       for (int64_t i = 0; i < some; ++i) {
         const int64_t tile = (first + i) / x.tile * row_blocks + last_group;
         const float group_scale = x.blocks[tile * x.tile + i % x.tile].group_scale;
+        float* const to = y + (first + i) * y_stride + column;
+        alignas(64) float gated[kGroup * kPanelRows];
         for (int64_t p = 0; p < panels; ++p) {
-          const int64_t c = column + p * kPanelRows;
-          store_row(acc[p] + i * kPanelRows, units_of<P>(group + p * panel_bytes), group_scale,
-                    min_of(kPanelRows, cols - c), bias == nullptr ? nullptr : bias + c,
-                    y + (first + i) * y_stride + c);
+          const int64_t c = p * kPanelRows;
+          const float* const plus = bias == nullptr ? nullptr : bias + column + c;
+          store_row(acc[p] + i * kPanelRows, units_of<P>(panel_at(p)), group_scale,
+                    gate == nullptr ? min_of(kPanelRows, cols - column - c) : kPanelRows, plus,
+                    (gate == nullptr ? to : gated) + c);
+        }
+        if (gate != nullptr) {
+          gate->act(gated, gated + of_one * kPanelRows, min_of(group_cols, cols - column), to);
         }
       }
     }

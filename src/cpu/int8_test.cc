@@ -162,7 +162,7 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
           }
           std::vector<float> y(static_cast<size_t>(m * (n + 1)), 5.0f);
           kernels_->multiply(dtype, panel, k, rows.from(0, tile), m, n, n % 2 == 0 ? bias.data() : nullptr,
-                             y.data(), n + 1);
+                             nullptr, y.data(), n + 1);
           std::free(panel);
           for (int64_t i = 0; i < m; ++i) {
             for (int64_t c = 0; c < n; ++c) {
@@ -204,7 +204,7 @@ TEST_P(Int8, WhatIsNotANumberIsNotLost) {
       RoundedRows rounded(static_cast<size_t>(k / 32));
       kernels_->quantize_row(x.data(), k, rounded.from(0, 1));
       std::vector<float> y(static_cast<size_t>(n));
-      kernels_->multiply(dtype, panel, k, rounded.from(0, 1), 1, n, nullptr, y.data(), n);
+      kernels_->multiply(dtype, panel, k, rounded.from(0, 1), 1, n, nullptr, nullptr, y.data(), n);
       for (const float f : y) {
         ASSERT_FALSE(std::isfinite(f)) << traits(dtype).name << " with " << bad;
       }
@@ -233,7 +233,7 @@ TEST_P(Int8, OneRowAndManyGiveTheSameNumbers) {
       }
       std::vector<float>& to = y[rows == 1 ? 0 : 1];
       to.resize(static_cast<size_t>(rows * n));
-      kernels_->multiply(dtype, panel, k, rounded.from(0, rows), rows, n, nullptr, to.data(), n);
+      kernels_->multiply(dtype, panel, k, rounded.from(0, rows), rows, n, nullptr, nullptr, to.data(), n);
     }
     std::free(panel);
     for (size_t i = 0; i < y[1].size(); ++i) {
@@ -281,7 +281,7 @@ TEST_P(Int8, ScalesNearOneAnotherAndFarApartGiveTheSameNumbers) {
         kernels_->quantize_row(x.data(), k, rounded.from(i, rows));
       }
       std::vector<float> y(static_cast<size_t>(rows * n));
-      kernels_->multiply(dtype, panels, k, rounded.from(0, rows), rows, n, nullptr, y.data(), n);
+      kernels_->multiply(dtype, panels, k, rounded.from(0, rows), rows, n, nullptr, nullptr, y.data(), n);
       if (rows > 1) {
         for (size_t i = 0; i < y.size(); ++i) {
           ASSERT_EQ(y[i], one[i % static_cast<size_t>(n)]) << traits(dtype).name << " at " << i;
@@ -328,7 +328,7 @@ TEST_P(Int8, ExtremeNumbersDoNotOverflow) {
       ASSERT_LE(kernels_->panel_bytes(dtype, 64), 8192);
       kernels_->pack_panel({dtype, bytes.data(), row_bytes(dtype, 64), 1}, 64, panel);
       float y = 0.0f;
-      kernels_->multiply(dtype, panel, 64, rounded.from(0, 1), 1, 1, nullptr, &y, 1);
+      kernels_->multiply(dtype, panel, 64, rounded.from(0, 1), 1, 1, nullptr, nullptr, &y, 1);
       double sum = 0.0;
       for (size_t i = 0; i < 64; ++i) {
         sum += double{w[i]} * x[i];

@@ -53,6 +53,9 @@ struct AttendArgs {
 
 struct Int8Kernels;
 
+/// s = act(gate) * up
+using GatedKernel = void (*)(const float* gate, const float* up, int64_t count, float* s);
+
 struct Kernels {
   const char* level;
   const Int8Kernels* int8;
@@ -93,9 +96,8 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* y, const float* w, int64_t cols, float eps, float* h,
                    float* s);
 
-  /// s = act(gate) * up
-  void (*silu_gated)(const float* gate, const float* up, int64_t count, float* s);
-  void (*gelu_gated)(const float* gate, const float* up, int64_t count, float* s);
+  GatedKernel silu_gated;
+  GatedKernel gelu_gated;
 
   /// y = cap * tanh(x / cap), in place or not
   void (*soft_cap)(const float* x, int64_t count, float cap, float* y);

@@ -1,5 +1,7 @@
 #include "cpu/linear_int8.h"
 
+#include <span>
+
 #include "cpu/loops.h"
 
 namespace hetero::cpu {
@@ -76,6 +78,16 @@ Bytes PackedWeights::bytes() const {
   return sum;
 }
 
+bool can_gate(const std::vector<PackedSegment>& segments, int64_t rows) {
+  return segments.size() == 2 && segments[0].rows->source.rows == rows &&
+         segments[1].rows->source.rows == rows && segments[0].out_begin == 0 &&
+         segments[0].rows->source.dtype == segments[1].rows->source.dtype;
+}
+
+bool gates_tokens(const Int8Kernels& kernels, int64_t tokens) {
+  return !in_tiles(kernels, tokens);
+}
+
 int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels) {
   if (in_tiles(kernels, tokens)) {
     return round_up(tokens, kernels.tiles->rows) * k / 2;
@@ -100,7 +112,7 @@ struct Piece {
 /// Spreads panels and rows over threads. Rows are cut, at multiples of `step`, only where there are too few
 /// panels for the threads, since each part decodes them again.
 template <class Body>
-void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, int64_t tokens,
+void for_pieces(std::span<const PackedSegment> segments, const Int8Kernels& kernels, int64_t tokens,
                 int64_t k, int64_t step, ThreadPool& pool, const Body& body) {
   int64_t panels = 0;
   for (const PackedSegment& s : segments) {
@@ -138,8 +150,8 @@ void for_pieces(const std::vector<PackedSegment>& segments, const Int8Kernels& k
 }  // namespace
 
 void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
-                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
-                     int64_t y_stride, float* scratch, ThreadPool& pool) {
+                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, GatedKernel act,
+                     float* y, int64_t y_stride, float* scratch, ThreadPool& pool) {
   const auto bias_of = [&](const Piece& piece) { return bias == nullptr ? nullptr : bias + piece.column; };
   const auto y_of = [&](const Piece& piece) { return y + piece.first * y_stride + piece.column; };
   if (in_tiles(kernels, tokens)) {
@@ -163,9 +175,15 @@ void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kerne
   for_rows(pool, tokens, k, [&](int64_t t, int) {
     kernels.quantize_row(x + t * x_stride, k, all.from(t / tile * tile * row_blocks + t % tile));
   });
-  for_pieces(segments, kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
+  const std::span<const PackedSegment> spread = act == nullptr ? segments : std::span(segments).first(1);
+  for_pieces(spread, kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
+    Int8Gate gate{};
+    if (act != nullptr) {
+      const std::ptrdiff_t at = piece.panel - segments[0].rows->panels.data();
+      gate = {act, segments[1].rows->panels.data() + at};
+    }
     kernels.multiply(piece.dtype, piece.panel, k, all.from(piece.first * row_blocks), piece.rows, piece.cols,
-                     bias_of(piece), y_of(piece), y_stride);
+                     bias_of(piece), act == nullptr ? nullptr : &gate, y_of(piece), y_stride);
   });
 }
 

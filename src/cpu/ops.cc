@@ -114,6 +114,12 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
     if (!executable->packed.empty()) {
       executable->scratch_floats = packed_scratch(tokens, k, *kernels.int8);
     }
+    const Op* const reader = only_reader(graph, op.outputs[0]);
+    if (reader != nullptr && reader->is<Gated>() && executable->vector.empty() &&
+        slice.end - slice.begin == graph.output_cols(slice.op) &&
+        can_gate(executable->packed, graph.output_cols(slice.op) / 2)) {
+      executable->gated_by = static_cast<int>(reader - graph.ops.data());
+    }
     if (tokens > kernels.gemv_rows && !executable->segments.empty()) {
       const int64_t rows = round_up(std::min(tokens, kChunkRows), kernels.tile_rows);
       const int64_t floats = rows * k + threads * (depth_of(k) + kPanelGroup * rows) * kernels.tile_cols;
@@ -244,19 +250,27 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
   }
 }
 
+void multiply_packed(const Work& work, GatedKernel act, const View& out, const Kernels& kernels,
+                     ThreadPool& pool) {
+  const CpuExecutable& e = *work.executable;
+  multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
+                  e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(), act,
+                  out.row<float>(0), out.stride, reinterpret_cast<float*>(work.scratch->data()), pool);
+}
+
 void linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const CpuExecutable& e = *work.executable;
   if (!e.segments.empty()) {
     work.tokens <= kernels.gemv_rows ? linear_by_rows(work, kernels, pool)
                                      : linear_by_tiles(work, kernels, pool);
   }
-  if (e.packed.empty()) {
-    return;
+  if (!e.packed.empty()) {
+    multiply_packed(work, nullptr, work.out[0], kernels, pool);
   }
-  multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
-                  e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(),
-                  work.out[0].row<float>(0), work.out[0].stride,
-                  reinterpret_cast<float*>(work.scratch->data()), pool);
+}
+
+GatedKernel kernel_of(const Gated& gated, const Kernels& kernels) {
+  return gated.activation == Activation::kSilu ? kernels.silu_gated : kernels.gelu_gated;
 }
 
 Status embed(const Work& work, const Kernels& kernels, ThreadPool& pool) {
@@ -433,6 +447,18 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
 
 }  // namespace
 
+bool runs_gated(const Work& linear, const Work& gated, const Kernels& kernels) {
+  return linear.executable->gated_by == gated.executable->slice.op &&
+         linear.executable->graph == gated.executable->graph && linear.out[0].data == gated.in[0].data &&
+         linear.out[0].stride == gated.in[0].stride && linear.tokens == gated.tokens &&
+         gates_tokens(*kernels.int8, linear.tokens);
+}
+
+void run_gated(const Work& linear, const Work& gated, const Kernels& kernels, ThreadPool& pool) {
+  multiply_packed(linear, kernel_of(*gated.executable->op().as<Gated>(), kernels), gated.out[0], kernels,
+                  pool);
+}
+
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const Op& op = work.executable->op();
   if (op.is<Linear>()) {
@@ -449,7 +475,7 @@ Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {
     attention(*a, work, kernels, pool);
   } else if (const auto* g = op.as<Gated>()) {
     const int64_t f = work.executable->graph->value(op.outputs[0]).cols;
-    const auto kernel = g->activation == Activation::kSilu ? kernels.silu_gated : kernels.gelu_gated;
+    const GatedKernel kernel = kernel_of(*g, kernels);
     for_rows(pool, work.tokens, f, [&](int64_t t, int) {
       kernel(work.in[0].row<float>(t), work.in[0].row<float>(t) + f, f, work.out[0].row<float>(t));
     });

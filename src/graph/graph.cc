@@ -39,6 +39,20 @@ std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_
   return segments;
 }
 
+std::vector<const Op*> readers_of(const Graph& graph, ValueId value) {
+  std::vector<const Op*> readers;
+  for (const Op& op : graph.ops) {
+    readers.insert(readers.end(), static_cast<size_t>(std::count(op.inputs.begin(), op.inputs.end(), value)),
+                   &op);
+  }
+  return readers;
+}
+
+const Op* only_reader(const Graph& graph, ValueId value) {
+  const std::vector<const Op*> readers = readers_of(graph, value);
+  return readers.size() == 1 && value != graph.logits ? readers[0] : nullptr;
+}
+
 int64_t op_macs(const Graph& graph, int index, int64_t begin, int64_t end, int64_t tokens, int64_t position) {
   const Op& op = graph.op(index);
   if (op.is<Linear>() || op.is<ExpertLinear>()) {

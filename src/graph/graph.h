@@ -225,6 +225,12 @@ struct LinearSegment {
 /// The segments of output columns [begin, end) of Linear operator `index`.
 std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_t begin, int64_t end);
 
+/// The operators that read `value`, once for each time that they do.
+std::vector<const Op*> readers_of(const Graph& graph, ValueId value);
+
+/// The only operator that reads `value`; nullptr: none or several, or it is the graph's result.
+const Op* only_reader(const Graph& graph, ValueId value);
+
 /// Multiply-accumulates of output columns [begin, end) of an operator over `tokens` rows at
 /// `position`; 0 for operators that have none.
 int64_t op_macs(const Graph& graph, int index, int64_t begin, int64_t end, int64_t tokens, int64_t position);

@@ -173,25 +173,6 @@ Status RmsNormExecutable::enqueue(KernelQueue& queue, const Launch& launch) cons
   return call.run(std::max<int64_t>(1, launch.tokens), 1, lanes);
 }
 
-namespace {
-
-/// Once for each time that an operator reads `value`.
-std::vector<const Op*> readers_of(const Graph& graph, ValueId value) {
-  std::vector<const Op*> readers;
-  for (const Op& op : graph.ops) {
-    readers.insert(readers.end(), static_cast<size_t>(std::count(op.inputs.begin(), op.inputs.end(), value)),
-                   &op);
-  }
-  return readers;
-}
-
-}  // namespace
-
-const Op* only_reader(const Graph& graph, ValueId value) {
-  const std::vector<const Op*> readers = readers_of(graph, value);
-  return readers.size() == 1 && value != graph.logits ? readers[0] : nullptr;
-}
-
 int64_t row_chunk(int64_t lanes, int64_t tokens) {
   return lanes == 1 || tokens > 4 ? 1024 : 2 * lanes;
 }

@@ -186,9 +186,6 @@ bool linear_takes_gated(std::span<const HeldLaunch> held, const Launch& gated);
 Status enqueue_linear_gated(KernelQueue& queue, std::span<const HeldLaunch> held, Activation activation,
                             const Binding& out);
 
-/// The only operator that reads `value`; nullptr: none or several, or it is the graph's result.
-const Op* only_reader(const Graph& graph, ValueId value);
-
 /// Ok, or why these kernels cannot run the slice.
 Status opencl_supports(const OpenClContext& context, const Graph& graph, const OpSlice& slice);
 
