@@ -21,7 +21,10 @@ struct Int8Block {
   float first_sum;     // scale * (q[0] + ... + q[15])
   int32_t q_sum8;      // 8 * (q[0] + ... + q[31])
   int32_t first_sum8;  // 8 * (q[0] + ... + q[15])
-  float group_scale;   // in a group's first block, for levels that have groups (int8_block_pairs_inl.h)
+  // For levels that have groups (int8_block_pairs_inl.h): in a row's first block, the scale of its last
+  // group; in the first one of each further group, how many times its group's scale that of the group before
+  // is.
+  float group_scale;
 };
 
 /// And what products with whole-number scales (int8_whole_inl.h) read besides; apart, since large prompts

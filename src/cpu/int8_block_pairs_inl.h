@@ -34,8 +34,3 @@ HETERO_KERNEL Floats add_pair(Floats acc, Ints low, Ints high, Ints scales, Ints
   }
   return acc;
 }
-
-// What sums in the scale of the group before x's are multiplied by.
-HETERO_KERNEL float to_next_group(const Int8Rows& x, int row) {
-  return x.blocks[row - kGroupBlocks * x.tile].group_scale / x.blocks[row].group_scale;
-}

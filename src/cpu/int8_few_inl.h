@@ -31,13 +31,13 @@ HETERO_KERNEL void prefetch_few(const std::byte* panel) {
 
 template <class P, int R>
 HETERO_KERNEL void store_few(const Floats (*acc)[kVectors], const float* units, int64_t cols,
-                             const Int8Block* last_group, const float* bias, float* y, int64_t y_stride) {
+                             const Int8Block* rows, const float* bias, float* y, int64_t y_stride) {
   for (int i = 0; i < R; ++i) {
     alignas(64) float whole[kPanelRows];
     for (int v = 0; v < kVectors; ++v) {
       I::store(whole + v * kLanes, acc[i][v]);
     }
-    store_row(whole, units, last_group[i].group_scale, cols, bias, y + i * y_stride);
+    store_row(whole, units, rows[i].group_scale, cols, bias, y + i * y_stride);
   }
 }
 
@@ -102,7 +102,6 @@ void multiply_few_pairs(const std::byte* panel, int64_t k, const Int8Rows& x, in
                         float* y, int64_t y_stride) {
   const int64_t row_blocks = k / 32;
   Int8Rows at = x;
-  const Int8Block* group = x.blocks;
   const auto* units = reinterpret_cast<const float*>(panel);
   panel += kUnitBytes<P>;
   Floats acc[R][kVectors];
@@ -114,12 +113,11 @@ void multiply_few_pairs(const std::byte* panel, int64_t k, const Int8Rows& x, in
   for (int64_t block = 0; block < row_blocks; block += 2) {
     if (block > 0 && block % kGroupBlocks == 0) {
       for (int i = 0; i < R; ++i) {
-        const Floats by = J::set(to_next_group(at, i));
+        const Floats by = J::set(at.blocks[i].group_scale);
         for (int v = 0; v < kVectors; ++v) {
           acc[i][v] = J::mul(acc[i][v], by);
         }
       }
-      group = at.blocks;
     }
     const std::byte* const scales = panel;
     const Int8Whole* const pair = at.whole;
@@ -147,7 +145,7 @@ void multiply_few_pairs(const std::byte* panel, int64_t k, const Int8Rows& x, in
       }
     }
   }
-  store_few<P, R>(acc, units, cols, group, bias, y, y_stride);
+  store_few<P, R>(acc, units, cols, x.blocks, bias, y, y_stride);
 }
 
 // For panels whose scales are whole numbers where their type's may be.

@@ -118,7 +118,7 @@ HETERO_KERNEL float put_pairs(const QuantizedGroup& group, float before, int64_t
   }
   const float spoilt = spoiled[0] + spoiled[1] + spoiled[2] + spoiled[3];
   const float group_scale = largest * (32768.0f / 32767.0f) + spoilt;
-  to.blocks->group_scale = group_scale;
+  to.blocks->group_scale = before / group_scale;
   const float parts = spoilt == 0.0f ? 32767.0f / largest : 0.0f;
   OfBlocks<FourInts> scales;
   OfBlocks<FourInts> sums8;
@@ -245,6 +245,7 @@ void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
     }
     put_whole(group, group_scale, blocks, to);
   }
+  rows.blocks->group_scale = group_scale;
 }
 
 // acc += (scale * x.scale) * total + offset * x.sum, of one of P::kParts parts, the same operations wherever
@@ -277,8 +278,8 @@ HETERO_KERNEL Ints add_products(Ints sum, Ints w, Ints x) {
   }
 }
 
-// `units`: what the sums are multiplied by, or null; and by the row's last group_scale where there are
-// groups.
+// `units`: what the sums are multiplied by, or null; and by the scale of the row's last group where there
+// are groups.
 HETERO_KERNEL void store_row(const float* acc, const float* units, float group_scale, int64_t cols,
                              const float* bias, float* y) {
   const auto at = [&](int v) {

@@ -133,10 +133,12 @@ void multiply_decoded(const DecodedPanel& w, int64_t count, const Int8Rows& x, f
   }
 }
 
-// As multiply_decoded(), of one group, in whose scale sums are added up. Words of a pair lie with its first
-// block's, in place of scales and offsets.
+// As multiply_decoded(), of one group, in whose scale sums are added up: to nothing at the row's first block.
+// Words of a pair lie with its first block's, in place of scales and offsets.
 template <class P, int R, class J = I>
-void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows& x, float* acc) {
+void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, bool first, const Int8Rows& x, float* acc) {
+  alignas(64) static constexpr float kNothing[R * kPanelRows] = {};
+  const float* before = first ? kNothing : acc;
   Int8Rows at = x;
   at.tile = R == kInt8Tile ? kInt8Tile : x.tile;  // the same, but known here
   const std::byte* numbers = w.numbers;
@@ -166,12 +168,14 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        float* to = acc + i * kPanelRows + v * kLanes;
-        J::store(to, add_pair<P>(J::load_floats(to), low[i][v], high[i][v], J::load(scales + 4 * v * kLanes),
-                                 J::load(offsets + 4 * v * kLanes), at.whole[i]));
+        const int64_t to = i * kPanelRows + v * kLanes;
+        J::store(acc + to, add_pair<P>(J::load_floats(before + to), low[i][v], high[i][v],
+                                       J::load(scales + 4 * v * kLanes), J::load(offsets + 4 * v * kLanes),
+                                       at.whole[i]));
       }
     }
     J::settle_memory();
+    before = acc;
     scales += 2 * 4 * kPanelRows;
     offsets += 2 * 4 * kPanelRows;
     numbers += 2 * 32 * kPanelRows;
@@ -182,24 +186,24 @@ void multiply_decoded_pairs(const DecodedPanel& w, int64_t count, const Int8Rows
 #include "cpu/int8_row_pairs_inl.h"
 
 template <class P, bool kInWhole, int R = kInt8Tile>
-HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, bool next_group,
+HETERO_KERNEL void multiply_decoded_rows(int64_t rows, const DecodedPanel& w, int64_t count, int64_t block,
                                          const Int8Rows& x, float* acc) {
   if constexpr (R > 1) {
     if (rows < R) {
-      return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, next_group, x, acc);
+      return multiply_decoded_rows<P, kInWhole, R - 1>(rows, w, count, block, x, acc);
     }
   }
   if constexpr (kHasBlockPairs<I> && kInWhole) {
-    if (next_group) {
+    if (block > 0 && block % kGroupBlocks == 0) {
       for (int i = 0; i < R; ++i) {
-        const Floats by = I::set(to_next_group(x, i));
+        const Floats by = I::set(x.blocks[i].group_scale);
         for (int v = 0; v < kVectors; ++v) {
           float* to = acc + i * kPanelRows + v * kLanes;
           I::store(to, I::mul(I::load_floats(to), by));
         }
       }
     }
-    multiply_decoded_pairs<P, R>(w, count, x, acc);
+    multiply_decoded_pairs<P, R>(w, count, block == 0, x, acc);
   } else if constexpr (kRowPairs<I> && !kInWhole) {
     multiply_pairs<P, R>(w, count, x, acc);
   } else {
@@ -219,7 +223,6 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
   static_assert(!kHasBlockPairs<I> || kGroupBlocks % kDecodedBlocks == 0);
   constexpr int64_t kStep = kHasBlockPairs<I> && kWhole<P> ? kDecodedBlocks : P::kBlocks;
   const int64_t each = ((row_blocks + parts - 1) / parts + kStep - 1) / kStep * kStep;
-  const int64_t last_group = (row_blocks - 1) / kGroupBlocks * kGroupBlocks;
   const int64_t chunk = each / P::kBlocks * kSuperBytes<P>;
   const int64_t group_cols = (gate == nullptr ? kGroup : kGroup / 2) * kPanelRows;
   DecodedPanel decoded;
@@ -233,7 +236,11 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         return (p < of_one ? panel : gate->up) + (column / kPanelRows + p % of_one) * panel_bytes;
       };
       for (int64_t p = 0; p < panels; ++p) {
-        __builtin_memset(acc[p], 0, static_cast<size_t>(some * kPanelRows) * sizeof(float));
+        if (!kHasBlockPairs<I> || units_of<P>(panel_at(p)) == nullptr) {
+          for (int64_t i = 0; i < some * kVectors; ++i) {
+            I::store(acc[p] + i * kLanes, I::set(0.0f));
+          }
+        }
       }
       for (int64_t block = 0; block < row_blocks; block += each) {
         const int64_t count = min_of(each, row_blocks - block);
@@ -248,25 +255,26 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
           const std::byte* next = p + 1 < panels              ? panel_at(p + 1) + offset
                                   : block + each < row_blocks ? panel_at(0) + offset + chunk
                                                               : panel_at(of_one - 1) + panel_bytes;
+          const int64_t tiles = (some + x.tile - 1) / x.tile;
+          const int64_t lines = (chunk / 64 + tiles - 1) / tiles;
           for (int64_t i = 0; i < some; i += x.tile) {
-            for (int64_t line = i * chunk / some / 64 * 64; line < (i + x.tile) * chunk / some; line += 64) {
-              V::prefetch(next + line);
+            for (int64_t line = 0; line < lines; ++line, next += 64) {
+              V::prefetch(next);
             }
             const Int8Rows at = x.from((first + i) * row_blocks + block * x.tile);
             const int64_t in_tile = min_of(x.tile, some - i);
             float* const to = acc[p] + i * kPanelRows;
             if (units == nullptr) {
-              multiply_decoded_rows<P, false>(in_tile, decoded, count, false, at, to);
+              multiply_decoded_rows<P, false>(in_tile, decoded, count, block, at, to);
             } else if constexpr (kWhole<P>) {
-              const bool next_group = block > 0 && block % kGroupBlocks == 0;
-              multiply_decoded_rows<P, true>(in_tile, decoded, count, next_group, at, to);
+              multiply_decoded_rows<P, true>(in_tile, decoded, count, block, at, to);
             }
           }
         }
       }
       for (int64_t i = 0; i < some; ++i) {
-        const int64_t tile = (first + i) / x.tile * row_blocks + last_group;
-        const float group_scale = x.blocks[tile * x.tile + i % x.tile].group_scale;
+        const float group_scale =
+            x.blocks[(first + i) / x.tile * row_blocks * x.tile + i % x.tile].group_scale;
         float* const to = y + (first + i) * y_stride + column;
         alignas(64) float gated[kGroup * kPanelRows];
         for (int64_t p = 0; p < panels; ++p) {
