@@ -155,8 +155,8 @@ class CpuProcessor : public Processor {
     const ScopedAffinity affinity(cpus_.empty() ? cpus_ : std::vector<int>{cpus_[0]});
     for (;;) {
       bell_.wait();
-      Work work;
-      Work gated;
+      std::array<Work, 3> works;  // one, or a product, a Gated and perhaps another product
+      size_t count = 1;
       {
         std::unique_lock lock(mutex_);
         if (!packings_.empty()) {
@@ -176,9 +176,12 @@ class CpuProcessor : public Processor {
         if (head_ == queue_.size()) {
           return;
         }
-        work = std::move(queue_[head_++]);
-        if (head_ < queue_.size() && cpu::runs_gated(work, queue_[head_], kernels_)) {
-          gated = std::move(queue_[head_++]);
+        works[0] = std::move(queue_[head_++]);
+        if (head_ < queue_.size() && cpu::runs_gated(works[0], queue_[head_], kernels_)) {
+          works[count++] = std::move(queue_[head_++]);
+          if (head_ < queue_.size() && cpu::runs_down(works[1], queue_[head_], kernels_)) {
+            works[count++] = std::move(queue_[head_++]);
+          }
         }
         if (head_ == queue_.size()) {
           queue_.clear();
@@ -187,20 +190,18 @@ class CpuProcessor : public Processor {
       }
       const Nanos begin = now();
       Status status = timeline_.status();
-      if (gated.executable != nullptr) {
-        if (status.ok()) {
-          cpu::run_gated(work, gated, kernels_, pool_);
-        }
-        const Nanos end = now();
-        timeline_.finish({begin, end}, status);
-        timeline_.finish({end, end}, std::move(status));
-        bell_.wait();
-        continue;
+      if (status.ok() && count > 1) {
+        cpu::run_gated(works[0], works[1], count > 2 ? &works[2] : nullptr, kernels_, pool_);
+      } else if (status.ok()) {
+        status = cpu::run(works[0], kernels_, pool_).with_prefix(info_.id);
       }
-      if (status.ok()) {
-        status = cpu::run(work, kernels_, pool_).with_prefix(info_.id);
+      const Nanos end = now();
+      for (size_t i = 0; i < count; ++i) {
+        timeline_.finish({i == 0 ? begin : end, end}, status);
       }
-      timeline_.finish({begin, now()}, std::move(status));
+      for (size_t i = 1; i < count; ++i) {
+        bell_.wait();  // was posted for each work
+      }
     }
   }
 

@@ -52,8 +52,12 @@ struct Int8Rows {
 
 /// What products of a layer's first two FFN weights become, in place of both.
 struct Int8Gate {
-  GatedKernel act;
-  const std::byte* up;  // panels of as many rows as the others, whose products are `gate`; the same type
+  GatedKernel act = nullptr;
+  const std::byte* up = nullptr;  // panels as the others, whose products are `gate`: as many rows, one type
+  /// If not null, rows of `row_blocks` blocks: results are rounded into their first ones, up to finish_row(),
+  /// and y is not written. Only with a multiple of 32 lanes.
+  const Int8Rows* rounded = nullptr;
+  int64_t row_blocks = 0;
 };
 
 struct Int8Kernels {
@@ -69,6 +73,9 @@ struct Int8Kernels {
   /// One row, rounded to the nearest of 255 steps of each block (as GGUF's Q8_1 does, but with an exact
   /// scale), into every tile-th block of `to`.
   void (*quantize_row)(const float* x, int64_t k, const Int8Rows& to);
+
+  /// What quantize_row() does last: what depends on a row's blocks together, which were rounded apart.
+  void (*finish_row)(int64_t k, const Int8Rows& row);
 
   /// y[i, c] = dot(x row i, weight row c) + bias[c] for `rows` rows of x and `cols` weight rows: of the
   /// panel, and of those behind it. `bias` may be null. With `gate`, y[i, c] = act(that) * the product with

@@ -194,58 +194,93 @@ HETERO_KERNEL void for_parts(int64_t blocks, const Visit& visit) {
   }
 }
 
+// Up to kGroupBlocks blocks. Those that there are not are zeros.
+HETERO_KERNEL void round_group(const float* x, int64_t blocks, const Int8Rows& to, QuantizedGroup& group) {
+  if (blocks < kGroupBlocks) {
+    group = {};
+  }
+  for_parts(blocks, [&]<int B>(int64_t b) { find_largest<B>(x + 32 * b, group.largest[b / 4]); });
+  for_parts(blocks, [&]<int B>(int64_t b) {
+    const Four largest = group.largest[b / 4];
+    const Four inverse = 127.0f / (largest > 0x1p-120f ? largest : Four{} + 0x1p-120f);  // finite
+    round_blocks<B>(x + 32 * b, inverse, to.q + 32 * to.tile * b, to.tile, group.first[b / 4],
+                    group.rest[b / 4]);
+  });
+  for (int64_t i = 0; i < (blocks + 3) / 4; ++i) {
+    const Four first = group.first[i];
+    const Four all = first + group.rest[i];
+    // What is not a number has no sum in integers (0 here), and spoils the result through the scale.
+    const auto eightfold = [](Four f) { return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8; };
+    group.scale[i] = group.largest[i] / 127.0f + all * 0.0f;
+    group.sum[i] = group.scale[i] * all;
+    group.first_sum[i] = group.scale[i] * first;
+    group.q_sum8[i] = eightfold(all);
+    group.first_sum8[i] = eightfold(first);
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    to.blocks[b * to.tile] = {of_block(group.scale, b),      of_block(group.sum, b),
+                              of_block(group.first_sum, b),  of_block(group.q_sum8, b),
+                              of_block(group.first_sum8, b), 0.0f};
+  }
+}
+
+// Calls visit(blocks, to) for each group of a row.
+template <class Visit>
+HETERO_KERNEL void for_groups(int64_t k, const Int8Rows& row, const Visit& visit) {
+  for (int64_t at = 0; at < k / 32; at += kGroupBlocks) {
+    visit(min_of(kGroupBlocks, k / 32 - at), row.from(at * row.tile));
+  }
+}
+
 template <class J = I>
-HETERO_KERNEL void put_whole(const QuantizedGroup& group, float& group_scale, int64_t blocks,
-                             const Int8Rows& to) {
-  if constexpr (kHasBlockPairs<J>) {
-    group_scale = put_pairs(group, group_scale, blocks, to);
-  } else {
-    for (int64_t block = 0; block < blocks * to.tile; block += to.tile) {
-      to.whole[block] = {};
-      if constexpr (kHasWholeScales<J>) {
-        to.whole[block].start8 = J::start8(to.q + 32 * block);
-      }
+HETERO_KERNEL void put_starts8(int64_t blocks, const Int8Rows& to) {
+  for (int64_t block = 0; block < blocks * to.tile; block += to.tile) {
+    to.whole[block] = {};
+    if constexpr (kHasWholeScales<J>) {
+      to.whole[block].start8 = J::start8(to.q + 32 * block);
     }
   }
 }
 
-void quantize_int8_row(const float* x, int64_t k, const Int8Rows& rows) {
+void quantize_int8_row(const float* x, int64_t k, const Int8Rows& row) {
   float group_scale = 0.0f;
-  for (int64_t at = 0; at < k / 32; at += kGroupBlocks, x += 32 * kGroupBlocks) {
-    const int64_t blocks = min_of(kGroupBlocks, k / 32 - at);
-    const Int8Rows to = rows.from(at * rows.tile);
+  for_groups(k, row, [&](int64_t blocks, const Int8Rows& to) {
     QuantizedGroup group;
-    if (blocks < kGroupBlocks) {
-      group = {};
+    round_group(x, blocks, to, group);
+    x += 32 * blocks;
+    if constexpr (kHasBlockPairs<I>) {
+      group_scale = put_pairs(group, group_scale, blocks, to);
+    } else {
+      put_starts8(blocks, to);
     }
-    for_parts(blocks, [&]<int B>(int64_t b) { find_largest<B>(x + 32 * b, group.largest[b / 4]); });
-    for_parts(blocks, [&]<int B>(int64_t b) {
-      const Four largest = group.largest[b / 4];
-      const Four inverse = 127.0f / (largest > 0x1p-120f ? largest : Four{} + 0x1p-120f);  // finite
-      round_blocks<B>(x + 32 * b, inverse, to.q + 32 * to.tile * b, to.tile, group.first[b / 4],
-                      group.rest[b / 4]);
-    });
-    for (int64_t i = 0; i < kGroupBlocks / 4; ++i) {
-      const Four first = group.first[i];
-      const Four all = first + group.rest[i];
-      // What is not a number has no sum in integers (0 here), and spoils the result through the scale.
-      const auto eightfold = [](Four f) {
-        return __builtin_convertvector(f == f ? f : Four{}, FourInts) * 8;
-      };
-      group.scale[i] = group.largest[i] / 127.0f + all * 0.0f;
-      group.sum[i] = group.scale[i] * all;
-      group.first_sum[i] = group.scale[i] * first;
-      group.q_sum8[i] = eightfold(all);
-      group.first_sum8[i] = eightfold(first);
+  });
+  row.blocks->group_scale = group_scale;
+}
+
+// x of rows that finish_int8_row() finishes. Inlined into the products it would cost these registers.
+__attribute__((noinline)) void round_int8_part(const float* x, int64_t k, const Int8Rows& row) {
+  for_groups(k, row, [&](int64_t blocks, const Int8Rows& to) {
+    QuantizedGroup group;
+    round_group(x, blocks, to, group);
+    x += 32 * blocks;
+  });
+}
+
+void finish_int8_row(int64_t k, const Int8Rows& row) {
+  float group_scale = 0.0f;
+  for_groups(k, row, [&](int64_t blocks, const Int8Rows& to) {
+    if constexpr (kHasBlockPairs<I>) {
+      QuantizedGroup group;
+      for (int64_t i = 0; i < kGroupBlocks; ++i) {
+        group.scale[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].scale : 0.0f;
+        group.q_sum8[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].q_sum8 : 0;
+      }
+      group_scale = put_pairs(group, group_scale, blocks, to);
+    } else {
+      put_starts8(blocks, to);
     }
-    for (int64_t b = 0; b < blocks; ++b) {
-      to.blocks[b * to.tile] = {of_block(group.scale, b),      of_block(group.sum, b),
-                                of_block(group.first_sum, b),  of_block(group.q_sum8, b),
-                                of_block(group.first_sum8, b), 0.0f};
-    }
-    put_whole(group, group_scale, blocks, to);
-  }
-  rows.blocks->group_scale = group_scale;
+  });
+  row.blocks->group_scale = group_scale;
 }
 
 // acc += (scale * x.scale) * total + offset * x.sum, of one of P::kParts parts, the same operations wherever
@@ -308,6 +343,18 @@ HETERO_KERNEL void store_row(const float* acc, const float* units, float group_s
   }
 }
 
+// `some` results of row `row` from column `column` on; `gated` and `up` are lost.
+HETERO_KERNEL void put_gated(const Int8Gate& gate, float* gated, const float* up, int64_t some, int64_t row,
+                             int64_t column, float* y) {
+  if (gate.rounded == nullptr) {
+    return gate.act(gated, up, some, y);
+  }
+  gate.act(gated, up, some, gated);
+  const Int8Rows& to = *gate.rounded;
+  round_int8_part(gated, some,
+                  to.from((row / to.tile * gate.row_blocks + column / 32) * to.tile + row % to.tile));
+}
+
 #include "cpu/int8_few_inl.h"
 // After what it builds on.
 #include "cpu/int8_many_inl.h"
@@ -339,7 +386,7 @@ void multiply_int8(DType dtype, const std::byte* panel, int64_t k, const Int8Row
       multiply(panel + at, some, nullptr, products[0][0], kPanelRows);
       multiply(gate->up + at, some, nullptr, products[1][0], kPanelRows);
       for (int64_t i = 0; i < rows; ++i) {
-        gate->act(products[0][i], products[1][i], some, y + i * y_stride + c);
+        put_gated(*gate, products[0][i], products[1][i], some, i, c, y + i * y_stride + c);
       }
     }
   });

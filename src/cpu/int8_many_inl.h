@@ -285,7 +285,8 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
                     (gate == nullptr ? to : gated) + c);
         }
         if (gate != nullptr) {
-          gate->act(gated, gated + of_one * kPanelRows, min_of(group_cols, cols - column), to);
+          put_gated(*gate, gated, gated + of_one * kPanelRows, min_of(group_cols, cols - column), first + i,
+                    column, to);
         }
       }
     }

@@ -88,6 +88,10 @@ bool gates_tokens(const Int8Kernels& kernels, int64_t tokens) {
   return !in_tiles(kernels, tokens);
 }
 
+bool rounds_gated(const Int8Kernels& kernels) {
+  return kernels.lanes % 32 == 0;
+}
+
 int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels) {
   if (in_tiles(kernels, tokens)) {
     return round_up(tokens, kernels.tiles->rows) * k / 2;
@@ -149,42 +153,81 @@ void for_pieces(std::span<const PackedSegment> segments, const Int8Kernels& kern
 
 }  // namespace
 
+namespace {
+
+/// Rows of activations in scratch memory.
+struct RoundedRows {
+  RoundedRows(float* scratch, int64_t tokens_, int64_t k_, const Int8Kernels& kernels)
+      : tokens(tokens_), k(k_) {
+    all.tile = std::min(tokens, kernels.tile);
+    const int64_t blocks = round_up(tokens, all.tile) * (k / 32);
+    all.q = reinterpret_cast<int8_t*>(scratch);
+    all.blocks = reinterpret_cast<Int8Block*>(scratch + blocks * 32 / 4);
+    all.whole = reinterpret_cast<Int8Whole*>(all.blocks + blocks);
+  }
+
+  Int8Rows row(int64_t t) const { return all.from(t / all.tile * all.tile * (k / 32) + t % all.tile); }
+
+  int64_t tokens;
+  int64_t k;
+  Int8Rows all;
+};
+
+RoundedRows round_rows(const float* x, int64_t x_stride, int64_t tokens, int64_t k,
+                       const Int8Kernels& kernels, float* scratch, ThreadPool& pool) {
+  const RoundedRows rows(scratch, tokens, k, kernels);
+  for_rows(pool, tokens, k, [&](int64_t t, int) { kernels.quantize_row(x + t * x_stride, k, rows.row(t)); });
+  return rows;
+}
+
+void multiply_rounded(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels,
+                      const RoundedRows& x, const float* bias, float* y, int64_t y_stride, ThreadPool& pool) {
+  for_pieces(segments, kernels, x.tokens, x.k, kLeastRows, pool, [&](const Piece& piece) {
+    kernels.multiply(piece.dtype, piece.panel, x.k, x.all.from(piece.first * (x.k / 32)), piece.rows,
+                     piece.cols, bias == nullptr ? nullptr : bias + piece.column, nullptr,
+                     y + piece.first * y_stride + piece.column, y_stride);
+  });
+}
+
+}  // namespace
+
 void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
-                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, GatedKernel act,
-                     float* y, int64_t y_stride, float* scratch, ThreadPool& pool) {
-  const auto bias_of = [&](const Piece& piece) { return bias == nullptr ? nullptr : bias + piece.column; };
-  const auto y_of = [&](const Piece& piece) { return y + piece.first * y_stride + piece.column; };
-  if (in_tiles(kernels, tokens)) {
-    const TileKernels& tiles = *kernels.tiles;
-    auto* rounded = reinterpret_cast<uint16_t*>(scratch);
-    for_rows(pool, tokens, k, [&](int64_t t, int) {
-      tiles.round_row(x + t * x_stride, k, rounded + t / tiles.rows * tiles.rows * k + t % tiles.rows * 32);
-    });
-    for_pieces(segments, kernels, tokens, k, tiles.rows, pool, [&](const Piece& piece) {
-      tiles.multiply(piece.dtype, piece.panel, k, rounded + piece.first * k, piece.rows, piece.cols,
-                     bias_of(piece), y_of(piece), y_stride);
-    });
+                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
+                     int64_t y_stride, float* scratch, ThreadPool& pool) {
+  if (!in_tiles(kernels, tokens)) {
+    const RoundedRows rows = round_rows(x, x_stride, tokens, k, kernels, scratch, pool);
+    multiply_rounded(segments, kernels, rows, bias, y, y_stride, pool);
     return;
   }
-  const int64_t tile = std::min(tokens, kernels.tile);
-  const int64_t row_blocks = k / 32;
-  const int64_t blocks = round_up(tokens, tile) * row_blocks;
-  auto* const of_blocks = reinterpret_cast<Int8Block*>(scratch + blocks * 32 / 4);
-  const Int8Rows all{reinterpret_cast<int8_t*>(scratch), of_blocks,
-                     reinterpret_cast<Int8Whole*>(of_blocks + blocks), tile};
+  const TileKernels& tiles = *kernels.tiles;
+  auto* rounded = reinterpret_cast<uint16_t*>(scratch);
   for_rows(pool, tokens, k, [&](int64_t t, int) {
-    kernels.quantize_row(x + t * x_stride, k, all.from(t / tile * tile * row_blocks + t % tile));
+    tiles.round_row(x + t * x_stride, k, rounded + t / tiles.rows * tiles.rows * k + t % tiles.rows * 32);
   });
-  const std::span<const PackedSegment> spread = act == nullptr ? segments : std::span(segments).first(1);
-  for_pieces(spread, kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
-    Int8Gate gate{};
-    if (act != nullptr) {
-      const std::ptrdiff_t at = piece.panel - segments[0].rows->panels.data();
-      gate = {act, segments[1].rows->panels.data() + at};
-    }
-    kernels.multiply(piece.dtype, piece.panel, k, all.from(piece.first * row_blocks), piece.rows, piece.cols,
-                     bias_of(piece), act == nullptr ? nullptr : &gate, y_of(piece), y_stride);
+  for_pieces(segments, kernels, tokens, k, tiles.rows, pool, [&](const Piece& piece) {
+    tiles.multiply(piece.dtype, piece.panel, k, rounded + piece.first * k, piece.rows, piece.cols,
+                   bias == nullptr ? nullptr : bias + piece.column, y + piece.first * y_stride + piece.column,
+                   y_stride);
   });
+}
+
+void multiply_gated(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
+                    int64_t x_stride, int64_t tokens, int64_t k, GatedKernel act, const PackedDown* down,
+                    float* y, int64_t y_stride, float* scratch, ThreadPool& pool) {
+  const int64_t f = segments[0].rows->source.rows;
+  const RoundedRows rows = round_rows(x, x_stride, tokens, k, kernels, scratch, pool);
+  const RoundedRows gated(scratch + packed_scratch(tokens, k, kernels), tokens, f, kernels);
+  for_pieces(std::span(segments).first(1), kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
+    const std::ptrdiff_t at = piece.panel - segments[0].rows->panels.data();
+    const Int8Rows to = gated.all.from(piece.first * (f / 32) + piece.column / 32 * gated.all.tile);
+    const Int8Gate gate{act, segments[1].rows->panels.data() + at, down == nullptr ? nullptr : &to, f / 32};
+    kernels.multiply(piece.dtype, piece.panel, k, rows.all.from(piece.first * (k / 32)), piece.rows,
+                     piece.cols, nullptr, &gate, y + piece.first * y_stride + piece.column, y_stride);
+  });
+  if (down != nullptr) {
+    for_rows(pool, tokens, f, [&](int64_t t, int) { kernels.finish_row(f, gated.row(t)); });
+    multiply_rounded(*down->segments, kernels, gated, down->bias, y, y_stride, pool);
+  }
 }
 
 }  // namespace hetero::cpu

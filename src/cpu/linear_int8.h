@@ -41,20 +41,32 @@ struct PackedSegment {
   int64_t out_begin = 0;  // column of the slice
 };
 
-/// Whether the segments are what a Gated reads: the gate's rows and as many more, packed alike.
-bool can_gate(const std::vector<PackedSegment>& segments, int64_t rows);
-
 /// Floats of scratch that multiply_packed() needs.
 int64_t packed_scratch(int64_t tokens, int64_t k, const Int8Kernels& kernels);
 
 /// y[t, out_begin + c] for all segments. x and y are rows x_stride and y_stride floats apart; `bias`,
 /// of all the slice's columns, may be null. All segments are packed.
-/// With `act`, y[t, c] = act(gate) * up for segments that can_gate(), which have no bias.
 void multiply_packed(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
-                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, GatedKernel act,
-                     float* y, int64_t y_stride, float* scratch, ThreadPool& pool);
+                     int64_t x_stride, int64_t tokens, int64_t k, const float* bias, float* y,
+                     int64_t y_stride, float* scratch, ThreadPool& pool);
 
-/// Whether multiply_packed() takes an `act` for so many tokens.
+/// Whether the segments are gate and up as multiply_gated() takes them, of `rows` rows each.
+bool can_gate(const std::vector<PackedSegment>& segments, int64_t rows);
+
+/// Whether multiply_gated() takes so many tokens; whether it takes a `down`.
 bool gates_tokens(const Int8Kernels& kernels, int64_t tokens);
+bool rounds_gated(const Int8Kernels& kernels);
+
+/// A product that reads what a gated one makes.
+struct PackedDown {
+  const std::vector<PackedSegment>* segments = nullptr;
+  const float* bias = nullptr;
+};
+
+/// y = act(gate) * up, or with `down` its product with that, whose columns are then those of y. Needs
+/// scratch for both products, and gives the same numbers as one after the other.
+void multiply_gated(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels, const float* x,
+                    int64_t x_stride, int64_t tokens, int64_t k, GatedKernel act, const PackedDown* down,
+                    float* y, int64_t y_stride, float* scratch, ThreadPool& pool);
 
 }  // namespace hetero::cpu

@@ -90,6 +90,8 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
   executable->slice = slice;
   executable->tokens = tokens;
   const Op& op = graph.op(slice.op);
+  const Op* const reader = only_reader(graph, op.outputs[0]);
+  executable->only_reader = reader == nullptr ? -1 : static_cast<int>(reader - graph.ops.data());
   if (op.is<Linear>()) {
     const int64_t k = graph.value(op.inputs[0]).cols;
     for (const LinearSegment& s : linear_segments(graph, slice.op, slice.begin, slice.end)) {
@@ -113,12 +115,10 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
     }
     if (!executable->packed.empty()) {
       executable->scratch_floats = packed_scratch(tokens, k, *kernels.int8);
-    }
-    const Op* const reader = only_reader(graph, op.outputs[0]);
-    if (reader != nullptr && reader->is<Gated>() && executable->vector.empty() &&
-        slice.end - slice.begin == graph.output_cols(slice.op) &&
-        can_gate(executable->packed, graph.output_cols(slice.op) / 2)) {
-      executable->gated_by = static_cast<int>(reader - graph.ops.data());
+      if (reader != nullptr && reader->is<Gated>()) {
+        executable->scratch_floats +=
+            packed_scratch(tokens, graph.value(reader->outputs[0]).cols, *kernels.int8);
+      }
     }
     if (tokens > kernels.gemv_rows && !executable->segments.empty()) {
       const int64_t rows = round_up(std::min(tokens, kChunkRows), kernels.tile_rows);
@@ -250,14 +250,6 @@ void linear_by_tiles(const Work& work, const Kernels& kernels, ThreadPool& pool)
   }
 }
 
-void multiply_packed(const Work& work, GatedKernel act, const View& out, const Kernels& kernels,
-                     ThreadPool& pool) {
-  const CpuExecutable& e = *work.executable;
-  multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
-                  e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(), act,
-                  out.row<float>(0), out.stride, reinterpret_cast<float*>(work.scratch->data()), pool);
-}
-
 void linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
   const CpuExecutable& e = *work.executable;
   if (!e.segments.empty()) {
@@ -265,7 +257,10 @@ void linear(const Work& work, const Kernels& kernels, ThreadPool& pool) {
                                      : linear_by_tiles(work, kernels, pool);
   }
   if (!e.packed.empty()) {
-    multiply_packed(work, nullptr, work.out[0], kernels, pool);
+    multiply_packed(e.packed, *kernels.int8, work.in[0].row<float>(0), work.in[0].stride, work.tokens,
+                    e.graph->value(e.op().inputs[0]).cols, e.vector.empty() ? nullptr : e.vector.data(),
+                    work.out[0].row<float>(0), work.out[0].stride,
+                    reinterpret_cast<float*>(work.scratch->data()), pool);
   }
 }
 
@@ -447,16 +442,38 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
 
 }  // namespace
 
+bool can_follow(const Work& before, const Work& after) {
+  return before.executable->only_reader == after.executable->slice.op &&
+         before.executable->graph == after.executable->graph && before.out[0].data == after.in[0].data &&
+         before.out[0].stride == after.in[0].stride && before.tokens == after.tokens;
+}
+
 bool runs_gated(const Work& linear, const Work& gated, const Kernels& kernels) {
-  return linear.executable->gated_by == gated.executable->slice.op &&
-         linear.executable->graph == gated.executable->graph && linear.out[0].data == gated.in[0].data &&
-         linear.out[0].stride == gated.in[0].stride && linear.tokens == gated.tokens &&
+  const CpuExecutable& e = *linear.executable;
+  const int64_t cols = e.graph->output_cols(e.slice.op);
+  return gated.executable->op().is<Gated>() && can_follow(linear, gated) && e.vector.empty() &&
+         e.slice.end - e.slice.begin == cols && can_gate(e.packed, cols / 2) &&
          gates_tokens(*kernels.int8, linear.tokens);
 }
 
-void run_gated(const Work& linear, const Work& gated, const Kernels& kernels, ThreadPool& pool) {
-  multiply_packed(linear, kernel_of(*gated.executable->op().as<Gated>(), kernels), gated.out[0], kernels,
-                  pool);
+bool runs_down(const Work& gated, const Work& down, const Kernels& kernels) {
+  const CpuExecutable& e = *down.executable;
+  return can_follow(gated, down) && !e.packed.empty() && e.segments.empty() && rounds_gated(*kernels.int8);
+}
+
+void run_gated(const Work& linear, const Work& gated, const Work* down, const Kernels& kernels,
+               ThreadPool& pool) {
+  const CpuExecutable& e = *linear.executable;
+  const GatedKernel act = kernel_of(*gated.executable->op().as<Gated>(), kernels);
+  const View& out = down == nullptr ? gated.out[0] : down->out[0];
+  PackedDown product;
+  if (down != nullptr) {
+    const std::vector<float>& bias = down->executable->vector;
+    product = {&down->executable->packed, bias.empty() ? nullptr : bias.data()};
+  }
+  multiply_gated(e.packed, *kernels.int8, linear.in[0].row<float>(0), linear.in[0].stride, linear.tokens,
+                 e.graph->value(e.op().inputs[0]).cols, act, down == nullptr ? nullptr : &product,
+                 out.row<float>(0), out.stride, reinterpret_cast<float*>(linear.scratch->data()), pool);
 }
 
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {

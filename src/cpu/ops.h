@@ -33,7 +33,7 @@ struct CpuExecutable : Executable {
   std::vector<PackedSegment> packed;    // Linear: what is multiplied in 8 bits
   /// Linear: bias of the slice's columns or empty; RmsNorm: weight; Rope: norms of q and k or empty
   std::vector<float> vector;
-  int gated_by = -1;  // Linear: a Gated that nobody but it reads for, and that run_gated() takes along
+  int only_reader = -1;  // operator that alone reads the first output
   int64_t scratch_floats = 0;
 
   const Op& op() const { return graph->op(slice.op); }
@@ -64,12 +64,15 @@ struct Work {
   std::array<View, 3> out;
 };
 
-/// Whether run_gated() may compute both: `gated`, the next work, reads what `linear` makes.
+/// Whether run_gated() may compute both: works one behind the other in the queue, of which the second reads
+/// what the first makes.
 bool runs_gated(const Work& linear, const Work& gated, const Kernels& kernels);
+bool runs_down(const Work& gated, const Work& down, const Kernels& kernels);
 
-/// As run(linear) and run(gated), which gives the same numbers, but does not write those in between, twice
-/// as many, to memory.
-void run_gated(const Work& linear, const Work& gated, const Kernels& kernels, ThreadPool& pool);
+/// As run() of one after the other, with the same numbers, but what lies in between is not written to
+/// memory: it is several times as large as what goes in. `down` may be null.
+void run_gated(const Work& linear, const Work& gated, const Work* down, const Kernels& kernels,
+               ThreadPool& pool);
 
 /// Runs on the calling thread and the pool's. Allocates nothing.
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool);
