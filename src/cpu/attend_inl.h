@@ -427,6 +427,33 @@ HETERO_KERNEL float* out_of(const AttendArgs& a, const AttendState& state, int64
   return a.out + token * a.out_stride + (row - token * a.group) * a.head_dim;
 }
 
+// tile_rows() for the first half of a panel's columns, where that holds more than a few query rows.
+template <int R = kMr>
+HETERO_KERNEL void half_tile_rows(int64_t rows, const float* a, int64_t lda, const float* b, int64_t count,
+                                  float* y, int64_t y_stride) {
+  if constexpr (R > 1) {
+    if (rows < R) {
+      return half_tile_rows<R - 1>(rows, a, lda, b, count, y, y_stride);
+    }
+  }
+  Reg acc[R];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    acc[i] = V::zero();
+  }
+  for (int64_t kk = 0; kk < count; ++kk) {
+    const Reg bk = V::load(b + kk * kNr);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      acc[i] = V::fma(V::set(a[i * lda + kk]), bk, acc[i]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    V::store(y + i * y_stride, acc[i]);
+  }
+}
+
 // Many query rows, as tiles over the cache block in floats. Scores are K Q^T, query rows in lanes: Q is
 // packed once for all blocks, and softmax goes from lane to lane nowhere.
 template <class T>
@@ -437,6 +464,13 @@ void attend_many(const AttendArgs& a, int64_t rows, const float* q, float* score
   for (int64_t row = 0; row < rows; row += kNr) {
     const Keys keys = seen_by_any(a, state, row, row + kNr - 1, begin, count);
     for (int64_t s = keys.begin; s < keys.end; s += kMr) {
+      if constexpr (kW > kFewRows) {
+        if (rows - row <= kW) {
+          half_tile_rows(min_of(kMr, keys.end - s), wide + s * padded, padded, q + row * a.head_dim,
+                         a.head_dim, scores + s * kAttendRows + row, kAttendRows);
+          continue;
+        }
+      }
       tile_rows<1>(min_of(kMr, keys.end - s), wide + s * padded, padded, q + row * a.head_dim, a.head_dim,
                    kNr, false, nullptr, scores + s * kAttendRows + row, kAttendRows);
     }
