@@ -197,7 +197,7 @@ void add_all(const cpu::Kernels& kernels, ThreadPool& pool, Machine machine) {
     }
   }
   for (const auto& [tokens, position] :
-       {std::pair{1, 255}, {1, 4095}, {64, 0}, {256, 0}, {512, 0}, {256, 3840}}) {
+       {std::pair{1, 255}, {1, 4095}, {4, 4092}, {64, 0}, {256, 0}, {512, 0}, {256, 3840}}) {
     for (const auto& [heads, kv_heads, head_dim] : {std::tuple{9, 3, 64}, {32, 8, 64}, {32, 32, 128}}) {
       benchmark::RegisterBenchmark(
           fmt::format("attention/heads={}:{}/hd={}/m={}/position={}", heads, kv_heads, head_dim, tokens,

@@ -46,7 +46,7 @@ struct AttendArgs {
   float* out = nullptr;  // [tokens, group * head_dim], rows out_stride apart
   int64_t out_stride = 0;
   /// If set, unnormalized results go here instead of to out: [tokens * group, head_dim + 2], each
-  /// row the weighted sum of v, the largest score and the sum of the weights.
+  /// row the weighted sum of v, the score whose weight is 1, times log2 e, and the sum of the weights.
   float* partial = nullptr;
   float* scratch = nullptr;  // attend_scratch() floats
 };
@@ -115,7 +115,7 @@ struct Kernels {
 
 /// Most query rows (tokens * group) that one call of attend() takes, and floats of scratch that it
 /// needs.
-constexpr int64_t kAttendRows = 48;
+constexpr int64_t kAttendRows = 64;
 constexpr int64_t kAttendBlock = 64;  // cache rows looked at together
 int64_t attend_scratch(int64_t head_dim);
 

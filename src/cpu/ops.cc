@@ -149,8 +149,9 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
 int64_t attend_scratch(int64_t head_dim) {
   constexpr int64_t kWidestPanel = 32;
   const int64_t padded = round_up(head_dim, kWidestPanel);
-  const int64_t rows = kAttendRows * (head_dim + kAttendBlock + padded + 2);
-  return round_up(rows + kWidestPanel * std::max(padded, kAttendBlock), 16);
+  return round_up(
+      kAttendRows * (head_dim + kAttendBlock + padded + 3) + std::max(kAttendRows, kAttendBlock) * padded,
+      16);
 }
 
 namespace {

@@ -9,6 +9,10 @@ HETERO_KERNEL int64_t min_of(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+HETERO_KERNEL int64_t max_of(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
 HETERO_KERNEL uint16_t read_u16(const std::byte* p) {
   uint16_t v;
   __builtin_memcpy(&v, p, sizeof(v));
