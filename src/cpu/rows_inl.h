@@ -94,17 +94,22 @@ void rms_norm(const float* x, const float* y, const float* w, int64_t cols, floa
   }
 }
 
-void rotate(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves,
-            float* out) {
-  const int64_t pairs = rotary / 2;
-  const int64_t next = halves ? 1 : 2;        // from one pair to the next
-  const int64_t across = halves ? pairs : 1;  // from a pair's first to its second
+// `next`: from one pair to the next; `across`: from a pair's first to its second.
+HETERO_KERNEL void rotate_pairs(const float* __restrict head, const float* __restrict table, int64_t pairs,
+                                int64_t next, int64_t across, float* __restrict out) {
   for (int64_t i = 0; i < pairs; ++i) {
     const float a = head[i * next];
     const float b = head[i * next + across];
     out[i * next] = a * table[2 * i] - b * table[2 * i + 1];
     out[i * next + across] = a * table[2 * i + 1] + b * table[2 * i];
   }
+}
+
+void rotate(const float* head, const float* table, int64_t head_dim, int64_t rotary, bool halves,
+            float* out) {
+  const int64_t pairs = rotary / 2;
+  // Strides that the compiler knows, so that it works on whole vectors.
+  halves ? rotate_pairs(head, table, pairs, 1, pairs, out) : rotate_pairs(head, table, pairs, 2, 1, out);
   for (int64_t i = 2 * pairs; i < head_dim; ++i) {
     out[i] = head[i];
   }
