@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <span>
 #include <system_error>
 #include <thread>
 
@@ -155,8 +157,8 @@ class CpuProcessor : public Processor {
     const ScopedAffinity affinity(cpus_.empty() ? cpus_ : std::vector<int>{cpus_[0]});
     for (;;) {
       bell_.wait();
-      std::array<Work, 3> works;  // one, or a product, a Gated and perhaps another product
-      size_t count = 1;
+      std::array<Work, cpu::kMostTogether> memory;
+      std::span<Work> works;
       {
         std::unique_lock lock(mutex_);
         if (!packings_.empty()) {
@@ -176,12 +178,9 @@ class CpuProcessor : public Processor {
         if (head_ == queue_.size()) {
           return;
         }
-        works[0] = std::move(queue_[head_++]);
-        if (head_ < queue_.size() && cpu::runs_gated(works[0], queue_[head_], kernels_)) {
-          works[count++] = std::move(queue_[head_++]);
-          if (head_ < queue_.size() && cpu::runs_down(works[1], queue_[head_], kernels_)) {
-            works[count++] = std::move(queue_[head_++]);
-          }
+        works = std::span(memory).first(cpu::together(std::span(queue_).subspan(head_), kernels_));
+        for (Work& work : works) {
+          work = std::move(queue_[head_++]);
         }
         if (head_ == queue_.size()) {
           queue_.clear();
@@ -190,17 +189,17 @@ class CpuProcessor : public Processor {
       }
       const Nanos begin = now();
       Status status = timeline_.status();
-      if (status.ok() && count > 1) {
-        cpu::run_gated(works[0], works[1], count > 2 ? &works[2] : nullptr, kernels_, pool_);
+      if (status.ok() && works.size() > 1) {
+        cpu::run_together(works, kernels_, pool_);
       } else if (status.ok()) {
         status = cpu::run(works[0], kernels_, pool_).with_prefix(info_.id);
       }
       const Nanos end = now();
-      for (size_t i = 0; i < count; ++i) {
-        timeline_.finish({i == 0 ? begin : end, end}, status);
+      for (const Work& work : works) {
+        timeline_.finish({&work == works.data() ? begin : end, end}, status);
       }
-      for (size_t i = 1; i < count; ++i) {
-        bell_.wait();  // was posted for each work
+      for (size_t i = 1; i < works.size(); ++i) {
+        bell_.wait();  // was posted for each of them
       }
     }
   }

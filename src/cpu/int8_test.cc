@@ -70,12 +70,10 @@ double rounding_in_groups(DType dtype, const std::byte* weight_row, int64_t k, c
   if (dtype != DType::kQ4_0 && dtype != DType::kQ4_1) {
     return 0.0;
   }
+  constexpr int64_t kGroup = 32;
   double sum = 0.0;
-  double scale = 0.0;
-  for (int64_t b = 0; b < k / 32; ++b) {
-    if (b % 32 == 0) {
-      scale = blocks[b * tile].group_scale;
-    }
+  double scale = blocks[0].group_scale;  // of the last group
+  for (int64_t b = k / 32; b-- > 0;) {
     const std::byte* block = weight_row + b * traits(dtype).block_bytes;
     const auto half = [&](int at) {
       uint16_t h;
@@ -84,6 +82,9 @@ double rounding_in_groups(DType dtype, const std::byte* weight_row, int64_t k, c
     };
     const double offset = dtype == DType::kQ4_1 ? half(2) / 8 + half(0) : 0.0;
     sum += scale * (std::abs(half(0)) + std::abs(offset));
+    if (b % kGroup == 0) {
+      scale *= blocks[b * tile].group_scale;
+    }
   }
   return sum;
 }
@@ -124,7 +125,8 @@ TEST_P(Int8, ProductsAreThoseOfTheRoundedRows) {
       EXPECT_EQ(traits(dtype).block_elements, 1) << traits(dtype).name;
       continue;
     }
-    for (const int64_t k : {unit, 3 * unit, (26 * 32 + unit - 1) / unit * unit}) {
+    for (const int64_t k :
+         {unit, 3 * unit, (26 * 32 + unit - 1) / unit * unit, (70 * 32 + unit - 1) / unit * unit}) {
       for (const int64_t n :
            {int64_t{1}, int64_t{6}, kernels_->lanes - 1, kernels_->lanes, 9 * kernels_->lanes + 2}) {
         const int64_t panels = (n + kernels_->lanes - 1) / kernels_->lanes;

@@ -441,40 +441,49 @@ void attention(const Attention& a, const Work& work, const Kernels& kernels, Thr
   }
 }
 
-}  // namespace
+/// A product of all columns at once: no other processor reads for a part of them.
+bool is_whole(const CpuExecutable& e) {
+  return e.slice.end - e.slice.begin == e.graph->output_cols(e.slice.op);
+}
 
-bool can_follow(const Work& before, const Work& after) {
-  return before.executable->only_reader == after.executable->slice.op &&
+/// Whether `after` alone reads what `before` makes.
+bool leads_to(const Work& before, const Work& after) {
+  return before.executable->only_reader == after.executable->slice.op && is_whole(*after.executable) &&
          before.executable->graph == after.executable->graph && before.out[0].data == after.in[0].data &&
          before.out[0].stride == after.in[0].stride && before.tokens == after.tokens;
 }
 
-bool runs_gated(const Work& linear, const Work& gated, const Kernels& kernels) {
-  const CpuExecutable& e = *linear.executable;
-  const int64_t cols = e.graph->output_cols(e.slice.op);
-  return gated.executable->op().is<Gated>() && can_follow(linear, gated) && e.vector.empty() &&
-         e.slice.end - e.slice.begin == cols && can_gate(e.packed, cols / 2) &&
-         gates_tokens(*kernels.int8, linear.tokens);
-}
+}  // namespace
 
-bool runs_down(const Work& gated, const Work& down, const Kernels& kernels) {
-  const CpuExecutable& e = *down.executable;
-  return can_follow(gated, down) && !e.packed.empty() && e.segments.empty() && rounds_gated(*kernels.int8);
-}
-
-void run_gated(const Work& linear, const Work& gated, const Work* down, const Kernels& kernels,
-               ThreadPool& pool) {
-  const CpuExecutable& e = *linear.executable;
-  const GatedKernel act = kernel_of(*gated.executable->op().as<Gated>(), kernels);
-  const View& out = down == nullptr ? gated.out[0] : down->out[0];
-  PackedDown product;
-  if (down != nullptr) {
-    const std::vector<float>& bias = down->executable->vector;
-    product = {&down->executable->packed, bias.empty() ? nullptr : bias.data()};
+size_t together(std::span<const Work> queue, const Kernels& kernels) {
+  const CpuExecutable& product = *queue[0].executable;
+  if (queue.size() < 2 || !leads_to(queue[0], queue[1]) || !queue[1].executable->op().is<Gated>() ||
+      !is_whole(product) || !product.vector.empty() ||
+      !can_gate(product.packed, product.graph->output_cols(product.slice.op) / 2) ||
+      !gates_tokens(*kernels.int8, queue[0].tokens)) {
+    return 1;
   }
-  multiply_gated(e.packed, *kernels.int8, linear.in[0].row<float>(0), linear.in[0].stride, linear.tokens,
-                 e.graph->value(e.op().inputs[0]).cols, act, down == nullptr ? nullptr : &product,
-                 out.row<float>(0), out.stride, reinterpret_cast<float*>(linear.scratch->data()), pool);
+  if (queue.size() < 3 || !leads_to(queue[1], queue[2]) || queue[2].executable->packed.empty() ||
+      !queue[2].executable->segments.empty() || !rounds_gated(*kernels.int8)) {
+    return 2;
+  }
+  return 3;
+}
+
+void run_together(std::span<const Work> works, const Kernels& kernels, ThreadPool& pool) {
+  const Work& product = works[0];
+  const CpuExecutable& e = *product.executable;
+  const View& out = works.back().out[0];
+  PackedDown down;
+  if (works.size() > 2) {
+    const CpuExecutable& second = *works[2].executable;
+    down = {&second.packed, second.vector.empty() ? nullptr : second.vector.data()};
+  }
+  multiply_gated(e.packed, *kernels.int8, product.in[0].row<float>(0), product.in[0].stride, product.tokens,
+                 e.graph->value(e.op().inputs[0]).cols,
+                 kernel_of(*works[1].executable->op().as<Gated>(), kernels),
+                 down.segments == nullptr ? nullptr : &down, out.row<float>(0), out.stride,
+                 reinterpret_cast<float*>(product.scratch->data()), pool);
 }
 
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool) {

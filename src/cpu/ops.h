@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/memory.h"
@@ -64,17 +65,17 @@ struct Work {
   std::array<View, 3> out;
 };
 
-/// Whether run_gated() may compute both: works one behind the other in the queue, of which the second reads
-/// what the first makes.
-bool runs_gated(const Work& linear, const Work& gated, const Kernels& kernels);
-bool runs_down(const Work& gated, const Work& down, const Kernels& kernels);
-
-/// As run() of one after the other, with the same numbers, but what lies in between is not written to
-/// memory: it is several times as large as what goes in. `down` may be null.
-void run_gated(const Work& linear, const Work& gated, const Work* down, const Kernels& kernels,
-               ThreadPool& pool);
-
 /// Runs on the calling thread and the pool's. Allocates nothing.
 Status run(const Work& work, const Kernels& kernels, ThreadPool& pool);
+
+/// How many works at the front of a queue run_together() may run: an FFN's first product, its Gated and its
+/// second product, where activations are rounded and each alone reads what the one before makes; two of
+/// those; or 1, for run().
+constexpr size_t kMostTogether = 3;
+size_t together(std::span<const Work> queue, const Kernels& kernels);
+
+/// As run() of one after the other, with the same numbers; but what lies in between, several times as much as
+/// what goes in, is not written to memory. Allocates nothing.
+void run_together(std::span<const Work> works, const Kernels& kernels, ThreadPool& pool);
 
 }  // namespace hetero::cpu
