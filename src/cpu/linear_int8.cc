@@ -18,6 +18,9 @@ constexpr int64_t kTogether = 4;
 constexpr int64_t kPackBytes = 1024 * 1024;
 // Rows from which on tile registers are faster: they are filled up to 32.
 constexpr int64_t kTileTokens = 24;
+// Rows from which on what a Gated reads and makes does not stay in a cache: with fewer, passes over long rows
+// of it are faster.
+constexpr int64_t kGatedTokens = 32;
 
 bool in_tiles(const Int8Kernels& kernels, int64_t tokens) {
   return kernels.tiles != nullptr && tokens >= kTileTokens;
@@ -85,7 +88,7 @@ bool can_gate(const std::vector<PackedSegment>& segments, int64_t rows) {
 }
 
 bool gates_tokens(const Int8Kernels& kernels, int64_t tokens) {
-  return !in_tiles(kernels, tokens);
+  return tokens >= kGatedTokens && !in_tiles(kernels, tokens);
 }
 
 bool rounds_gated(const Int8Kernels& kernels) {
