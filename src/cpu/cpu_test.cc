@@ -18,11 +18,14 @@
 namespace hetero {
 namespace {
 
-std::unique_ptr<Processor> open_cpu(const std::string& level, int threads, std::vector<int> cpus = {}) {
+std::unique_ptr<Processor> open_cpu(const std::string& level, int threads, std::vector<int> cpus = {},
+                                    bool int8_activations = false) {
   ::setenv("HETERO_CPU", level.c_str(), 1);
   FoundProcessor found = find_cpu();
   found.info.id = "cpu";
-  auto opened = found.open(found.info, {.threads = threads, .cpus = std::move(cpus), .cache_dir = ""});
+  auto opened = found.open(
+      found.info,
+      {.threads = threads, .cpus = std::move(cpus), .int8_activations = int8_activations, .cache_dir = ""});
   ::unsetenv("HETERO_CPU");
   EXPECT_TRUE(opened.ok()) << opened.status().message();
   return opened.ok() ? std::move(opened).value() : nullptr;
@@ -77,27 +80,38 @@ class Scene {
     }
   }
 
-  /// Runs operator 0 and returns its first output.
-  Result<std::vector<float>> run(Processor& p, int64_t tokens, int64_t position = 0) {
+  /// Runs the operators, submitted all at once or (`one_by_one`) each when the one before is done. Returns
+  /// the last one's first output.
+  Result<std::vector<float>> run(Processor& p, int64_t tokens, int64_t position = 0,
+                                 bool one_by_one = false) {
     std::vector<std::unique_ptr<Buffer>> buffers;
-    std::vector<Binding> inputs;
-    std::vector<Binding> outputs;
-    const auto bind = [&](ValueId id) {
-      auto& memory = memory_[static_cast<size_t>(id)];
-      buffers.push_back(std::move(p.import(memory.data(), memory.size())).value());
-      return Binding{buffers.back().get(), 0, graph_.value(id).cols};
+    std::vector<std::unique_ptr<Executable>> executables;
+    const auto bind = [&](const std::vector<ValueId>& values) {
+      std::vector<Binding> bindings;
+      for (const ValueId id : values) {
+        auto& memory = memory_[static_cast<size_t>(id)];
+        buffers.push_back(std::move(p.import(memory.data(), memory.size())).value());
+        bindings.push_back({buffers.back().get(), 0, graph_.value(id).cols});
+      }
+      return bindings;
     };
-    for (const ValueId id : graph_.op(0).inputs) {
-      inputs.push_back(bind(id));
+    const int count = static_cast<int>(graph_.ops.size());
+    for (int op = 0; op < count; ++op) {
+      HETERO_TRY(auto executable, p.compile(graph_, {op, 0, graph_.output_cols(op)}, tokens));
+      executables.push_back(std::move(executable));
     }
-    for (const ValueId id : graph_.op(0).outputs) {
-      outputs.push_back(bind(id));
+    Fence fence;
+    for (int op = 0; op < count; ++op) {
+      const std::vector<Binding> inputs = bind(graph_.op(op).inputs);
+      const std::vector<Binding> outputs = bind(graph_.op(op).outputs);
+      HETERO_TRY(fence, p.submit(*executables[static_cast<size_t>(op)], {tokens, position, inputs, outputs}));
+      if (one_by_one) {
+        HETERO_RETURN_IF_ERROR(fence.wait());
+      }
     }
-    HETERO_TRY(const auto executable, p.compile(graph_, {0, 0, graph_.output_cols(0)}, tokens));
-    HETERO_TRY(const Fence fence, p.submit(*executable, {tokens, position, inputs, outputs}));
     HETERO_RETURN_IF_ERROR(fence.wait());
-    const auto* out = floats(graph_.op(0).outputs[0]);
-    return std::vector<float>(out, out + tokens * graph_.output_cols(0));
+    const auto* out = floats(graph_.op(count - 1).outputs[0]);
+    return std::vector<float>(out, out + tokens * graph_.output_cols(count - 1));
   }
 
   float* floats(ValueId id) { return reinterpret_cast<float*>(memory_[static_cast<size_t>(id)].data()); }
@@ -316,6 +330,38 @@ TEST(Cpu, ManySubmissionsFinishInOrderOnTheCpusThatWereGiven) {
   const Interval b = processor->timeline().interval(last.ticket);
   EXPECT_LE(a.end, b.begin);
   EXPECT_TRUE(std::equal(expected->begin(), expected->end(), scene.floats(1)));
+}
+
+TEST(Cpu, WhatWaitsInTheQueueTogetherGivesTheSameNumbersAndFinishesOneByOne) {
+  const LinearData up(DType::kQ4_0, 1280, 256);
+  const LinearData down(DType::kQ4_0, 64, 640);
+  Graph graph = up.graph;
+  graph.values = {{"x", Rows::kTokens, 256, DType::kF32},
+                  {"gate_up", Rows::kTokens, 1280, DType::kF32},
+                  {"s", Rows::kTokens, 640, DType::kF32},
+                  {"y", Rows::kTokens, 64, DType::kF32}};
+  const int64_t bytes = row_bytes(DType::kQ4_0, 256);
+  graph.weights = {{"gate", DType::kQ4_0, 640, 256, up.bytes.data()},
+                   {"up", DType::kQ4_0, 640, 256, up.bytes.data() + 640 * bytes},
+                   {"down", DType::kQ4_0, 64, 640, down.bytes.data()}};
+  graph.ops = {{"gate_up", 0, Linear{}, {0}, {1}, {0, 1}, {}},
+               {"gated", 0, Gated{}, {1}, {2}, {}, {}},
+               {"down", 0, Linear{}, {2}, {3}, {2}, {}}};
+  for (const std::string& level : cpu_levels()) {
+    const auto processor = open_cpu(level, 2, {}, true);
+    Scene scene(graph);
+    const auto expected = scene.run(*processor, 100, 0, true);
+    ASSERT_TRUE(expected.ok()) << expected.status().message();
+    for (int i = 0; i < 20; ++i) {
+      const auto found = scene.run(*processor, 100);
+      ASSERT_TRUE(found.ok()) << found.status().message();
+      ASSERT_EQ(*found, *expected) << level;
+    }
+    const auto last = static_cast<uint64_t>(3 + 20 * 3);
+    for (uint64_t ticket = last - 2; ticket < last; ++ticket) {
+      EXPECT_LE(processor->timeline().interval(ticket).end, processor->timeline().interval(ticket + 1).begin);
+    }
+  }
 }
 
 }  // namespace
