@@ -335,7 +335,7 @@ TEST(Cpu, ManySubmissionsFinishInOrderOnTheCpusThatWereGiven) {
 TEST(Cpu, WhatWaitsInTheQueueTogetherGivesTheSameNumbersAndFinishesOneByOne) {
   const LinearData up(DType::kQ4_0, 1280, 256);
   const LinearData down(DType::kQ4_0, 64, 640);
-  Graph graph = up.graph;
+  Graph graph;
   graph.values = {{"x", Rows::kTokens, 256, DType::kF32},
                   {"gate_up", Rows::kTokens, 1280, DType::kF32},
                   {"s", Rows::kTokens, 640, DType::kF32},

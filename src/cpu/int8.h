@@ -48,6 +48,11 @@ struct Int8Rows {
   int64_t tile = 1;
 
   Int8Rows from(int64_t block) const { return {q + 32 * block, blocks + block, whole + block, tile}; }
+
+  /// From block `block` of row `row` on, of rows of `row_blocks` blocks.
+  Int8Rows at(int64_t row, int64_t block, int64_t row_blocks) const {
+    return from((row / tile * row_blocks + block) * tile + row % tile);
+  }
 };
 
 /// What products of a layer's first two FFN weights become, in place of both.

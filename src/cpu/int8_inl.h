@@ -150,11 +150,10 @@ HETERO_KERNEL void put_gated(const Int8Gate& gate, float* gated, const float* up
     return gate.act(gated, up, some, y);
   }
   gate.act(gated, up, some, gated);
-  const Int8Rows& all = *gate.rounded;
-  const Int8Rows to = all.from((row / all.tile * gate.row_blocks + column / 32) * all.tile + row % all.tile);
+  const Int8Rows to = gate.rounded->at(row, column / 32, gate.row_blocks);
   // Where the row behind those of the tile goes is in no cache yet.
-  const Int8Rows next = to.from(gate.row_blocks * all.tile);
-  for (int64_t block = 0; block < some / 32 * all.tile; block += all.tile) {
+  const Int8Rows next = to.from(gate.row_blocks * to.tile);
+  for (int64_t block = 0; block < some / 32 * to.tile; block += to.tile) {
     V::prefetch(reinterpret_cast<const std::byte*>(next.q + 32 * block));
     V::prefetch(reinterpret_cast<const std::byte*>(next.blocks + block));
   }

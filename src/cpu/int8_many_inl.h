@@ -273,8 +273,7 @@ void multiply_many(const std::byte* panel, int64_t k, const Int8Rows& x, int64_t
         }
       }
       for (int64_t i = 0; i < some; ++i) {
-        const float group_scale =
-            x.blocks[(first + i) / x.tile * row_blocks * x.tile + i % x.tile].group_scale;
+        const float group_scale = x.at(first + i, 0, row_blocks).blocks->group_scale;
         float* const to = y + (first + i) * y_stride + column;
         alignas(64) float gated[kGroup * kPanelRows];
         for (int64_t p = 0; p < panels; ++p) {

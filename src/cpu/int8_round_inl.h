@@ -151,12 +151,19 @@ HETERO_KERNEL void for_groups(int64_t k, const Int8Rows& row, const Visit& visit
   }
 }
 
+// What depends on a group's blocks together, and Int8Whole. `group_scale`: in, of the group before; out, its
+// own.
 template <class J = I>
-HETERO_KERNEL void put_starts8(int64_t blocks, const Int8Rows& to) {
-  for (int64_t block = 0; block < blocks * to.tile; block += to.tile) {
-    to.whole[block] = {};
-    if constexpr (kHasWholeScales<J>) {
-      to.whole[block].start8 = J::start8(to.q + 32 * block);
+HETERO_KERNEL void put_whole(const QuantizedGroup& group, float& group_scale, int64_t blocks,
+                             const Int8Rows& to) {
+  if constexpr (kHasBlockPairs<J>) {
+    group_scale = put_pairs(group, group_scale, blocks, to);
+  } else {
+    for (int64_t block = 0; block < blocks * to.tile; block += to.tile) {
+      to.whole[block] = {};
+      if constexpr (kHasWholeScales<J>) {
+        to.whole[block].start8 = J::start8(to.q + 32 * block);
+      }
     }
   }
 }
@@ -167,11 +174,7 @@ void quantize_int8_row(const float* x, int64_t k, const Int8Rows& row) {
     QuantizedGroup group;
     round_group(x, blocks, to, group);
     x += 32 * blocks;
-    if constexpr (kHasBlockPairs<I>) {
-      group_scale = put_pairs(group, group_scale, blocks, to);
-    } else {
-      put_starts8(blocks, to);
-    }
+    put_whole(group, group_scale, blocks, to);
   });
   row.blocks->group_scale = group_scale;
 }
@@ -188,16 +191,12 @@ __attribute__((noinline)) void round_int8_part(const float* x, int64_t k, const 
 void finish_int8_row(int64_t k, const Int8Rows& row) {
   float group_scale = 0.0f;
   for_groups(k, row, [&](int64_t blocks, const Int8Rows& to) {
-    if constexpr (kHasBlockPairs<I>) {
-      QuantizedGroup group;
-      for (int64_t i = 0; i < kGroupBlocks; ++i) {
-        group.scale[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].scale : 0.0f;
-        group.q_sum8[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].q_sum8 : 0;
-      }
-      group_scale = put_pairs(group, group_scale, blocks, to);
-    } else {
-      put_starts8(blocks, to);
+    QuantizedGroup group;
+    for (int64_t i = 0; i < kGroupBlocks; ++i) {
+      group.scale[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].scale : 0.0f;
+      group.q_sum8[i / 4][i % 4] = i < blocks ? to.blocks[i * to.tile].q_sum8 : 0;
     }
+    put_whole(group, group_scale, blocks, to);
   });
   row.blocks->group_scale = group_scale;
 }

@@ -154,10 +154,6 @@ void for_pieces(std::span<const PackedSegment> segments, const Int8Kernels& kern
   });
 }
 
-}  // namespace
-
-namespace {
-
 /// Rows of activations in scratch memory.
 struct RoundedRows {
   RoundedRows(float* scratch, int64_t tokens_, int64_t k_, const Int8Kernels& kernels)
@@ -169,7 +165,7 @@ struct RoundedRows {
     all.whole = reinterpret_cast<Int8Whole*>(all.blocks + blocks);
   }
 
-  Int8Rows row(int64_t t) const { return all.from(t / all.tile * all.tile * (k / 32) + t % all.tile); }
+  Int8Rows row(int64_t t) const { return all.at(t, 0, k / 32); }
 
   int64_t tokens;
   int64_t k;
@@ -186,8 +182,8 @@ RoundedRows round_rows(const float* x, int64_t x_stride, int64_t tokens, int64_t
 void multiply_rounded(const std::vector<PackedSegment>& segments, const Int8Kernels& kernels,
                       const RoundedRows& x, const float* bias, float* y, int64_t y_stride, ThreadPool& pool) {
   for_pieces(segments, kernels, x.tokens, x.k, kLeastRows, pool, [&](const Piece& piece) {
-    kernels.multiply(piece.dtype, piece.panel, x.k, x.all.from(piece.first * (x.k / 32)), piece.rows,
-                     piece.cols, bias == nullptr ? nullptr : bias + piece.column, nullptr,
+    kernels.multiply(piece.dtype, piece.panel, x.k, x.row(piece.first), piece.rows, piece.cols,
+                     bias == nullptr ? nullptr : bias + piece.column, nullptr,
                      y + piece.first * y_stride + piece.column, y_stride);
   });
 }
@@ -222,10 +218,10 @@ void multiply_gated(const std::vector<PackedSegment>& segments, const Int8Kernel
   const RoundedRows gated(scratch + packed_scratch(tokens, k, kernels), tokens, f, kernels);
   for_pieces(std::span(segments).first(1), kernels, tokens, k, kLeastRows, pool, [&](const Piece& piece) {
     const std::ptrdiff_t at = piece.panel - segments[0].rows->panels.data();
-    const Int8Rows to = gated.all.from(piece.first * (f / 32) + piece.column / 32 * gated.all.tile);
+    const Int8Rows to = gated.all.at(piece.first, piece.column / 32, f / 32);
     const Int8Gate gate{act, segments[1].rows->panels.data() + at, down == nullptr ? nullptr : &to, f / 32};
-    kernels.multiply(piece.dtype, piece.panel, k, rows.all.from(piece.first * (k / 32)), piece.rows,
-                     piece.cols, nullptr, &gate, y + piece.first * y_stride + piece.column, y_stride);
+    kernels.multiply(piece.dtype, piece.panel, k, rows.row(piece.first), piece.rows, piece.cols, nullptr,
+                     &gate, y + piece.first * y_stride + piece.column, y_stride);
   });
   if (down != nullptr) {
     for_rows(pool, tokens, f, [&](int64_t t, int) { kernels.finish_row(f, gated.row(t)); });

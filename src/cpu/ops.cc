@@ -115,7 +115,7 @@ std::unique_ptr<CpuExecutable> prepare(const Graph& graph, const OpSlice& slice,
     }
     if (!executable->packed.empty()) {
       executable->scratch_floats = packed_scratch(tokens, k, *kernels.int8);
-      if (reader != nullptr && reader->is<Gated>()) {
+      if (reader != nullptr && reader->is<Gated>() && gates_tokens(*kernels.int8, tokens)) {
         executable->scratch_floats +=
             packed_scratch(tokens, graph.value(reader->outputs[0]).cols, *kernels.int8);
       }
@@ -482,7 +482,7 @@ void run_together(std::span<const Work> works, const Kernels& kernels, ThreadPoo
   multiply_gated(e.packed, *kernels.int8, product.in[0].row<float>(0), product.in[0].stride, product.tokens,
                  e.graph->value(e.op().inputs[0]).cols,
                  kernel_of(*works[1].executable->op().as<Gated>(), kernels),
-                 down.segments == nullptr ? nullptr : &down, out.row<float>(0), out.stride,
+                 works.size() > 2 ? &down : nullptr, out.row<float>(0), out.stride,
                  reinterpret_cast<float*>(product.scratch->data()), pool);
 }
 
