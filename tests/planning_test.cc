@@ -198,7 +198,7 @@ TEST_F(PlanningScene, KeepsTheChosenColumnsAsLongAsWhatTheyFollowFromIsTheSame) 
   const auto uses_npu = [&] {
     auto engine = Engine::open(options(Strategy::kTensor));
     EXPECT_TRUE(engine.ok());
-    const auto plan = (*engine)->make_plan(false, 64, options(Strategy::kTensor).npu_share);
+    const auto plan = (*engine)->make_plan(false, 64, false, options(Strategy::kTensor).npu_share);
     EXPECT_TRUE(plan.ok());
     return std::any_of(plan->steps.begin(), plan->steps.end(), [&](const Step& s) {
       return plan->processors[static_cast<size_t>(s.processor)] == "npu0";
@@ -237,7 +237,7 @@ TEST_F(PlanningScene, WeightsTakeNoMoreMemoryThanAllowed) {
     std::vector<Plan> plans;
     bool on_npu = false;
     for (const auto& [head, tokens] : {std::pair(false, 1), std::pair(false, 64), std::pair(true, 1)}) {
-      auto plan = engine.make_plan(head, tokens, share);
+      auto plan = engine.make_plan(head, tokens, false, share);
       EXPECT_TRUE(plan.ok()) << plan.status().message();
       on_npu = on_npu || std::count(plan->processors.begin(), plan->processors.end(), "npu0") > 0;
       plans.push_back(*std::move(plan));
@@ -323,7 +323,7 @@ TEST_F(PlanningScene, RunsAGivenPlan) {
   o.plan = file;
   auto given = Engine::open(o);
   ASSERT_TRUE(given.ok()) << given.status().message();
-  const auto used = (*given)->make_plan(false, 20, o.npu_share);
+  const auto used = (*given)->make_plan(false, 20, false, o.npu_share);
   ASSERT_TRUE(used.ok());
   EXPECT_EQ(used->processors, std::vector<std::string>{"gpu0"});
   EXPECT_EQ(used->steps.size(), plan->steps.size());

@@ -68,6 +68,7 @@ Result<SolveOptions> solve_options(const PlanCommand& o, const Profile& profile)
   out.predict.sync = o.sync;
   out.copy_limit = o.copy_limit;
   out.beyond_paper = !profile.identity.simulated;  // as runs do
+  out.last_row = !profile.identity.simulated && o.phase == "prefill" && o.tokens > 1;
   return out;
 }
 

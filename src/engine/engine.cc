@@ -165,12 +165,13 @@ Status Engine::start_planning() {
   return {};
 }
 
-Result<Plan> Engine::make_plan(bool head, int64_t tokens, double npu_share) const {
+Result<Plan> Engine::make_plan(bool head, int64_t tokens, bool all_rows, double npu_share) const {
   if (planning_ != nullptr && npu_share == options_.npu_share) {  // not adapted since
-    return planning_->plan(selection_, head, tokens);
+    return planning_->plan(selection_, head, tokens, all_rows);
   }
   StrategyOptions options;
   options.npu_share = npu_share;
+  options.last_row = tokens > 1 && !all_rows;
   return hetero::make_plan(graph_, selection_.strategy, selection_.team, head, tokens, options);
 }
 

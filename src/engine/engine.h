@@ -100,8 +100,9 @@ class Engine {
   /// nullptr: plans are by fixed rules.
   const Profile* profile() const { return planning_ == nullptr ? nullptr : planning_->profile(); }
 
-  /// The plan of a pass: `decode` for one token at a time and its head.
-  Result<Plan> make_plan(bool head, int64_t tokens, double npu_share) const;
+  /// The plan of a pass over the body or the head. `all_rows`: whether the logits of all tokens of a body are
+  /// wanted, not just of the last.
+  Result<Plan> make_plan(bool head, int64_t tokens, bool all_rows, double npu_share) const;
   /// Plans to come count on a processor that takes `factor` times as long as its profile says. Only with
   /// a profile.
   Status rescale(const std::string& id, bool decode, double factor);
@@ -195,10 +196,15 @@ class Session {
     int64_t used = 0;    // when, in calls of plan()
     int seen = 0;        // graphs that the background had made when it was linked
   };
-  using Key = std::pair<bool, int64_t>;  // (head, tokens)
+  struct Key {
+    bool head = false;
+    int64_t tokens = 0;
+    bool all_rows = false;  // see Engine::make_plan(); of bodies of several tokens
+    auto operator<=>(const Key&) const = default;
+  };
 
-  Result<const LinkedPlan*> plan(bool head, int64_t tokens);
-  Result<Plan> make_plan(bool head, int64_t rows);
+  Result<const LinkedPlan*> plan(const Key& key);
+  Result<Plan> make_plan(const Key& key);
   Status link(const Key& key, Planned& planned);
   double& share(int64_t tokens) { return npu_share_[tokens == 1 ? 1 : 0]; }
   /// Started when it is first asked for.
@@ -206,9 +212,11 @@ class Session {
   void keep_plans();
   void release_copied();
   Status check(std::span<const TokenId> ids) const;
-  Status body(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
+  /// Whose logits are wanted: nobody's; the last row's, which body() then computes; all rows', by head().
+  enum class Wanted { kNone, kLast, kAll };
+  Status body(std::span<const TokenId> ids, Wanted logits, const std::atomic<bool>* cancel);
   Status head(int64_t rows, int64_t first_row);
-  void count_predicted(bool head, int64_t tokens);
+  void count_predicted(const Key& key);
   int64_t rows_of_next_pass(int64_t left);
   Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
   Status recover(const Status& why, const std::atomic<bool>* cancel);

@@ -197,7 +197,7 @@ Status Planning::check_memory(const Selection& selection, std::span<const OpenPr
   }
   std::vector<Plan> plans;
   for (const auto& [head, tokens] : passes) {
-    HETERO_TRY(Plan plan, this->plan(selection, head, tokens));
+    HETERO_TRY(Plan plan, this->plan(selection, head, tokens, false));
     plans.push_back(std::move(plan));
   }
   const double ratio = weight_ratio(graph_, plans, [&](const std::string& id) {
@@ -320,13 +320,20 @@ Status Planning::rescale(const Selection& selection, const std::string& id, bool
   return choose_compiled(selection, "");  // of a passing state
 }
 
-Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens) {
+Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens, bool all_rows) {
   if (const auto given = given_.find({head, tokens}); given != given_.end()) {
+    if (all_rows && given->second.last_row) {
+      return invalid_argument(fmt::format(
+          "{}: the plan for {} tokens is for the last one's logits (\"last_row\"), but those of all "
+          "are wanted",
+          options_.plan_file, tokens));
+    }
     return given->second;
   }
   if (profile_) {
     SolveOptions o = solve_options(selection);
     o.predict.position = !head && tokens == 1 ? kUsualContext : 0;
+    o.last_row = !head && tokens > 1 && !all_rows;
     // What decoding reads stays in memory. Where processors have copies of weights for prompts, the model's
     // own can go if decoding uses the copies as well.
     const bool decode = tokens == 1 && columns_;
@@ -348,6 +355,7 @@ Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t token
   }
   StrategyOptions rules;
   rules.npu_share = options_.npu_share;
+  rules.last_row = tokens > 1 && !all_rows;
   return make_plan(graph_, selection.strategy, selection.team, head, tokens, rules);
 }
 

@@ -53,9 +53,10 @@ class Planning {
                                                   const PlanningOptions& options,
                                                   std::vector<std::string>& notices);
 
-  /// The plan of a pass of `tokens` rows, by `selection` as it is now: processors that
-  /// are no longer in its team are left out.
-  Result<Plan> plan(const Selection& selection, bool head, int64_t tokens);
+  /// The plan of a pass of `tokens` rows, by `selection` as it is now: processors that are no longer in its
+  /// team are left out. `all_rows`: whether the logits of all rows of a body are wanted, not just of the
+  /// last.
+  Result<Plan> plan(const Selection& selection, bool head, int64_t tokens, bool all_rows);
 
   /// A processor takes `factor` times as long as the profile says, in decoding or in passes of many
   /// rows: plans to come count on that.

@@ -34,8 +34,7 @@ Session::Session(Engine& engine, std::unique_ptr<Executor> executor)
 
 Session::~Session() = default;
 
-Result<const LinkedPlan*> Session::plan(bool head, int64_t tokens) {
-  const Key key{head, tokens};
+Result<const LinkedPlan*> Session::plan(const Key& key) {
   Planned& planned = plans_[key];
   planned.used = ++uses_;
   if (planned.whole) {
@@ -46,23 +45,22 @@ Result<const LinkedPlan*> Session::plan(bool head, int64_t tokens) {
 }
 
 /// One that was made to choose passes by is not made again.
-Result<Plan> Session::make_plan(bool head, int64_t rows) {
-  const auto made = pass_plans_.find(rows);
-  return !head && made != pass_plans_.end() && !made->second.steps.empty()
+Result<Plan> Session::make_plan(const Key& key) {
+  const auto made = pass_plans_.find(key.tokens);
+  return !key.head && !key.all_rows && made != pass_plans_.end() && !made->second.steps.empty()
              ? made->second
-             : engine_.make_plan(head, rows, share(rows));
+             : engine_.make_plan(key.head, key.tokens, key.all_rows, share(key.tokens));
 }
 
 Status Session::link(const Key& key, Planned& planned) {
-  const auto [head, tokens] = key;
   if (!planned.wanted) {
-    HETERO_TRY(planned.wanted, make_plan(head, tokens));
+    HETERO_TRY(planned.wanted, make_plan(key));
   }
   const Plan& wanted = *planned.wanted;
   const std::vector<Compilation> missing = behind_ ? executor_->missing(wanted) : std::vector<Compilation>();
   if (missing.empty()) {
     const auto& progress = engine_.options_.progress;
-    HETERO_TRY(planned.linked, executor_->prepare(wanted, [&, n = tokens](int done, int total) {
+    HETERO_TRY(planned.linked, executor_->prepare(wanted, [&, n = key.tokens](int done, int total) {
       if (progress) {
         progress(fmt::format("compiling for {} {}", n, n == 1 ? "token" : "tokens"), done, total);
       }
@@ -147,7 +145,7 @@ int64_t Session::rows_of_next_pass(int64_t left) {
       if (pass_plans_.size() >= kMostPlans) {
         pass_plans_.clear();
       }
-      auto plan = engine_.make_plan(false, rows, share(rows));
+      auto plan = engine_.make_plan(false, rows, false, share(rows));
       found = pass_plans_.emplace(rows, plan.ok() ? *std::move(plan) : Plan()).first;
     }
     return found->second.predicted;
@@ -171,13 +169,13 @@ Status Session::prepare(int64_t tokens) {
   }
   keys.insert(at, prefill.begin(), prefill.end());
   behind_ = engine_.options_.compile == EngineOptions::Compile::kBehind;
-  for (const auto& [head, rows] : keys) {
+  for (const Key& key : keys) {
     if (engine_.options_.compile != EngineOptions::Compile::kAuto) {
       break;
     }
-    std::optional<Plan>& wanted = plans_[{head, rows}].wanted;  // plan() below goes on from it
+    std::optional<Plan>& wanted = plans_[key].wanted;  // plan() below goes on from it
     if (!wanted) {
-      HETERO_TRY(wanted, make_plan(head, rows));
+      HETERO_TRY(wanted, make_plan(key));
     }
     const std::vector<Compilation> missing = executor_->missing(*wanted);
     if (missing.empty()) {
@@ -188,7 +186,7 @@ Status Session::prepare(int64_t tokens) {
     behind_ = behind_ || !c.processor->is_cached(engine_.graph_, c.slice(), c.tokens);
   }
   for (const Key& key : keys) {
-    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));
+    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key));
   }
   if (const int total = compiling().second; behind_ && total > 0) {
     engine_.tell(fmt::format("{} graphs for {} are compiled in the background; until then {} does their work",
@@ -214,39 +212,41 @@ Status Session::check(std::span<const TokenId> ids) const {
 }
 
 /// One pass over the body, and if wanted the logits behind its last row.
-Status Session::body(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
+Status Session::body(std::span<const TokenId> ids, Wanted logits, const std::atomic<bool>* cancel) {
   HETERO_RETURN_IF_ERROR(finish_adapting());
   const auto rows = static_cast<int64_t>(ids.size());
   const auto position = static_cast<int64_t>(tokens_.size());
-  HETERO_TRY(const LinkedPlan* const linked, plan(false, rows));
+  const Key key{false, rows, rows > 1 && logits == Wanted::kAll};
+  HETERO_TRY(const LinkedPlan* const linked, plan(key));
   // Linking the head's plan now might unlink the body's, so only as it is.
   const auto head_plan = plans_.find({true, 1});
   const bool together =
-      with_head && plans_[{false, rows}].whole && head_plan != plans_.end() && head_plan->second.whole;
+      logits == Wanted::kLast && plans_[key].whole && head_plan != plans_.end() && head_plan->second.whole;
   std::copy(ids.begin(), ids.end(), executor_->ids().begin());
   if (together) {
     head_plan->second.used = ++uses_;
     HETERO_RETURN_IF_ERROR(
         executor_->run_with_head(*linked, position, *head_plan->second.linked, rows - 1, cancel));
-    count_predicted(true, 1);
+    count_predicted({true, 1});
   } else {
     HETERO_RETURN_IF_ERROR(executor_->run(*linked, position, 0, cancel));
   }
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
-  count_predicted(false, rows);
+  count_predicted(key);
   adapt(*linked, rows);
-  return with_head && !together ? head(1, rows - 1) : Status();
+  return logits == Wanted::kLast && !together ? head(1, rows - 1) : Status();
 }
 
 Status Session::head(int64_t rows, int64_t first_row) {
-  HETERO_TRY(const LinkedPlan* const linked, plan(true, rows));
+  const Key key{true, rows};
+  HETERO_TRY(const LinkedPlan* const linked, plan(key));
   HETERO_RETURN_IF_ERROR(executor_->run(*linked, 0, first_row));
-  count_predicted(true, rows);
+  count_predicted(key);
   return {};
 }
 
-void Session::count_predicted(bool head, int64_t tokens) {
-  const auto found = plans_.find({head, tokens});
+void Session::count_predicted(const Key& key) {
+  const auto found = plans_.find(key);
   const bool known =
       found != plans_.end() && found->second.wanted && found->second.wanted->predicted > Nanos{};
   predicted_.known = predicted_.known && known;
@@ -260,7 +260,7 @@ void Session::count_predicted(bool head, int64_t tokens) {
 Status Session::pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
   for (;;) {
     const size_t before = tokens_.size();
-    const Status status = body(ids, with_head, cancel);
+    const Status status = body(ids, with_head ? Wanted::kLast : Wanted::kNone, cancel);
     if (status.ok()) {
       return {};
     }
@@ -359,11 +359,10 @@ void Session::adapt(const LinkedPlan& ran, int64_t tokens) {
   pending_ = Pending{decode, *measured};
   std::vector<Compilation> missing;
   for (const auto& [key, planned] : plans_) {
-    const auto [head, rows] = key;
-    if ((rows == 1) != decode) {
+    if ((key.tokens == 1) != decode) {
       continue;
     }
-    if (const auto wanted = engine_.make_plan(head, rows, *measured); wanted.ok()) {
+    if (const auto wanted = engine_.make_plan(key.head, key.tokens, key.all_rows, *measured); wanted.ok()) {
       const std::vector<Compilation> more = executor_->missing(*wanted);
       missing.insert(missing.end(), more.begin(), more.end());
     }
@@ -386,14 +385,14 @@ Status Session::finish_adapting() {
   ++adaptations_;
   std::vector<Key> keys;
   std::erase_if(plans_, [&](const auto& entry) {
-    const bool concerned = (entry.first.second == 1) == decode;
+    const bool concerned = (entry.first.tokens == 1) == decode;
     if (concerned) {
       keys.push_back(entry.first);
     }
     return concerned;
   });
   for (const Key& key : keys) {
-    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key.first, key.second));
+    HETERO_TRY([[maybe_unused]] const LinkedPlan* const linked, plan(key));
   }
   if (compiler_ != nullptr) {
     compiler_->clear();
@@ -426,7 +425,7 @@ Status Session::feed_with_logits(std::span<const TokenId> ids,
   const auto vocabulary = static_cast<size_t>(engine_.graph_.shape.vocabulary);
   for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(kMaxPassTokens)) {
     const auto part = ids.subspan(begin, std::min(ids.size() - begin, static_cast<size_t>(kMaxPassTokens)));
-    HETERO_RETURN_IF_ERROR(body(part, false, nullptr));
+    HETERO_RETURN_IF_ERROR(body(part, Wanted::kAll, nullptr));
     for (int64_t first = 0; first < static_cast<int64_t>(part.size()); first += kMaxHeadRows) {
       const int64_t rows = std::min(static_cast<int64_t>(part.size()) - first, kMaxHeadRows);
       HETERO_RETURN_IF_ERROR(head(rows, first));

@@ -39,6 +39,22 @@ std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_
   return segments;
 }
 
+std::vector<bool> in_last_row(const Graph& graph) {
+  std::vector<bool> all_rows(graph.values.size());  // of a value are read
+  std::vector<bool> result(static_cast<size_t>(graph.head_begin));
+  for (int i = graph.head_begin; i-- > 0;) {
+    const Op& op = graph.op(i);
+    const bool every = std::any_of(op.outputs.begin(), op.outputs.end(), [&](ValueId id) {
+      return graph.value(id).rows == Rows::kContext || all_rows[static_cast<size_t>(id)];
+    });
+    result[static_cast<size_t>(i)] = !every;
+    for (const ValueId id : op.inputs) {
+      all_rows[static_cast<size_t>(id)] = all_rows[static_cast<size_t>(id)] || every;
+    }
+  }
+  return result;
+}
+
 std::vector<const Op*> readers_of(const Graph& graph, ValueId value) {
   std::vector<const Op*> readers;
   for (const Op& op : graph.ops) {

@@ -225,6 +225,10 @@ struct LinearSegment {
 /// The segments of output columns [begin, end) of Linear operator `index`.
 std::vector<LinearSegment> linear_segments(const Graph& graph, int index, int64_t begin, int64_t end);
 
+/// For each operator of the body: whether rows of its results are read by nothing but the same rows of the
+/// graph's result. So it is behind the last KV cache: logits of one row need one row of it.
+std::vector<bool> in_last_row(const Graph& graph);
+
 /// The operators that read `value`, once for each time that they do.
 std::vector<const Op*> readers_of(const Graph& graph, ValueId value);
 

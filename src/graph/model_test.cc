@@ -80,6 +80,30 @@ TEST(BuildGraph, DescribesALlama) {
   EXPECT_EQ(graph->weight(graph->ops.back().weights[0]).name, "token_embd.weight");
 }
 
+TEST(BuildGraph, BehindTheLastCacheOneRowIsEnough) {
+  for (const int layers : {1, 3}) {
+    Model model;
+    model.numbers["llama.block_count"] = static_cast<uint32_t>(layers);
+    for (const auto& [name, dims] : Model().tensors) {
+      for (int layer = 1; layer < layers && name.starts_with("blk.0"); ++layer) {
+        model.tensors["blk." + std::to_string(layer) + name.substr(5)] = dims;
+      }
+    }
+    const auto file = model.file();
+    const auto graph = build_graph(*file);
+    ASSERT_TRUE(graph.ok()) << graph.status().message();
+    const std::vector<bool> last = in_last_row(*graph);
+    ASSERT_EQ(static_cast<int>(last.size()), graph->head_begin);
+    for (int i = 0; i < graph->head_begin; ++i) {
+      const Op& op = graph->op(i);
+      const bool behind = op.layer == layers - 1 && !op.is<Rope>() &&
+                          op.name.find("qkv") == std::string::npos &&
+                          op.name.find("attn_norm") == std::string::npos;
+      EXPECT_EQ(last[static_cast<size_t>(i)], behind) << op.name;
+    }
+  }
+}
+
 TEST(BuildGraph, AnOutputOfItsOwnIsUsed) {
   Model model;
   model.tensors["output.weight"] = {32, 48};

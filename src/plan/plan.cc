@@ -34,6 +34,10 @@ Status validate(const Graph& graph, const Plan& plan) {
   }
   const int first = plan.head ? graph.head_begin : 0;
   const int last = plan.head ? static_cast<int>(graph.ops.size()) : graph.head_begin;
+  if (plan.head && plan.last_row) {
+    return invalid_argument("a head plan for the last row; its rows are the wanted ones");
+  }
+  const std::vector<bool> narrow = plan.last_row ? in_last_row(graph) : std::vector<bool>();
   int expected_op = first;  // operators come in the graph's order, the parts of one side by side
   int64_t covered = 0;      // elements of expected_op's output so far
   int64_t parts = 0;        // steps that they come from
@@ -83,8 +87,13 @@ Status validate(const Graph& graph, const Plan& plan) {
             fmt::format("{}: computes again what step {} computes", describe(graph, plan, i), j));
       }
     }
-    covered += rows * (s.out_end - s.out_begin);
-    if (covered == plan.tokens * cols) {
+    const bool one_row = plan.last_row && narrow[static_cast<size_t>(s.op)];
+    if (one_row && s.token_end != plan.tokens) {
+      return invalid_argument(
+          fmt::format("{}: only the last row of the plan is wanted", describe(graph, plan, i)));
+    }
+    covered += (one_row ? 1 : rows) * (s.out_end - s.out_begin);
+    if (covered == (one_row ? 1 : plan.tokens) * cols) {
       ++expected_op;
       covered = 0;
     }
@@ -132,6 +141,9 @@ nlohmann::ordered_json to_json(const Graph& graph, const Plan& plan) {
   json["strategy"] = plan.strategy;
   json["phase"] = plan.head ? "head" : "body";
   json["tokens"] = plan.tokens;
+  if (plan.last_row) {
+    json["last_row"] = true;
+  }
   json["processors"] = plan.processors;
   json["predicted_ns"] = plan.predicted.count();
   json["best_single_predicted_ns"] = plan.best_single_predicted.count();
@@ -198,6 +210,7 @@ Result<Plan> plan_from_json(const Graph& graph, const nlohmann::ordered_json& js
     }
     plan.head = phase == "head";
     plan.tokens = number(json.at("tokens"));
+    plan.last_row = json.contains("last_row") && json["last_row"].get<bool>();
     plan.processors = json.at("processors").get<std::vector<std::string>>();
     plan.predicted = time_or_zero(json, "predicted_ns");
     plan.best_single_predicted = time_or_zero(json, "best_single_predicted_ns");

@@ -39,6 +39,9 @@ struct Step {
 struct Plan {
   std::string strategy;
   bool head = false;
+  /// Of a body: whether its result is wanted in the last row only. Then steps of in_last_row() operators
+  /// need not cover other rows.
+  bool last_row = false;
   int64_t tokens = 0;
   std::vector<std::string> processors;  // ids
   std::vector<Step> steps;
@@ -48,7 +51,7 @@ struct Plan {
   Nanos best_single_predicted{};
 };
 
-/// Checks that the plan computes every element of every operator's output exactly once, in an
+/// Checks that the plan computes every element of every operator's output that is wanted exactly once, in an
 /// order in which it is written before it is read, and that padding only runs past the last row.
 /// Operators other than Linear can be cut by rows only.
 Status validate(const Graph& graph, const Plan& plan);

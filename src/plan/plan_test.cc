@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "plan/strategy.h"
 #include "tiny_graph.h"
@@ -38,6 +39,44 @@ TEST(Strategy, EveryStrategyCoversEveryLengthExactlyOnce) {
       const auto head = make_plan(tiny.graph, strategy, kTeam, true, std::min<int64_t>(tokens, 32));
       ASSERT_TRUE(head.ok()) << head.status().message();
       EXPECT_LE(rows_needed(*head), 32);
+    }
+  }
+}
+
+TEST(Strategy, ForTheLastRowTheLastLayerLeavesTheOthersOut) {
+  const TinyGraph tiny(2);
+  const std::vector<bool> narrow = in_last_row(tiny.graph);
+  StrategyOptions options;
+  options.last_row = true;
+  for (const Strategy strategy : kAll) {
+    for (const int64_t tokens : {2, 31, 33, 256, 300, 511}) {
+      const auto plan = make_plan(tiny.graph, strategy, kTeam, false, tokens, options);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      EXPECT_TRUE(validate(tiny.graph, *plan).ok()) << validate(tiny.graph, *plan).message();
+      const auto all = make_plan(tiny.graph, strategy, kTeam, false, tokens);
+      ASSERT_TRUE(all.ok());
+      const auto rows_of_others = [&](const Plan& p) {
+        std::vector<std::tuple<int, int, int64_t, int64_t>> rows;
+        for (const Step& s : p.steps) {
+          if (!narrow[static_cast<size_t>(s.op)]) {
+            rows.emplace_back(s.op, s.processor, s.token_begin, s.token_end);
+          }
+        }
+        return rows;
+      };
+      EXPECT_EQ(rows_of_others(*plan), rows_of_others(*all)) << strategy_name(strategy) << " " << tokens;
+      for (const Step& s : plan->steps) {
+        if (narrow[static_cast<size_t>(s.op)]) {
+          EXPECT_EQ(s.token_end, tokens);
+          EXPECT_TRUE(plan->processors[static_cast<size_t>(s.processor)] == "npu0" || s.padded == 1)
+              << strategy_name(strategy) << " " << tokens << " " << tiny.graph.op(s.op).name;
+        }
+      }
+      const auto json = to_json(tiny.graph, *plan);
+      EXPECT_EQ(json["last_row"], true);
+      const auto back = plan_from_json(tiny.graph, json);
+      ASSERT_TRUE(back.ok()) << back.status().message();
+      EXPECT_EQ(to_json(tiny.graph, *back), json);
     }
   }
 }
@@ -194,6 +233,27 @@ TEST(Plan, RefusesHolesOverlapsCutsAndPaddingInTheMiddle) {
   EXPECT_NE(message([](Steps& s) { s[3].padded = 3; }).find("padded"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[2].padded = 90; }).find("padded"), std::string::npos);
   EXPECT_NE(message([](Steps& s) { s[3].processor = 9; }).find("does not exist"), std::string::npos);
+}
+
+TEST(Plan, OnlyBodiesSayWhatIsLeftOutAndNeverTheLastRow) {
+  const TinyGraph tiny(1);
+  StrategyOptions options;
+  options.last_row = true;
+  auto plan = make_plan(tiny.graph, Strategy::kCpu, kTeam, false, 20, options);
+  ASSERT_TRUE(plan.ok());
+  ASSERT_TRUE(validate(tiny.graph, *plan).ok());
+  Plan moved = *plan;
+  moved.steps.back().token_begin = 18;
+  moved.steps.back().token_end = 19;
+  EXPECT_NE(validate(tiny.graph, moved).message().find("only the last row"), std::string::npos);
+  Plan all = *plan;
+  all.last_row = false;
+  EXPECT_NE(validate(tiny.graph, all).message().find("expected a part of"), std::string::npos);
+  auto head = make_plan(tiny.graph, Strategy::kCpu, kTeam, true, 2, options);
+  ASSERT_TRUE(head.ok());
+  EXPECT_FALSE(head->last_row);
+  head->last_row = true;
+  EXPECT_NE(validate(tiny.graph, *head).message().find("head"), std::string::npos);
 }
 
 TEST(Plan, BadJsonNamesTheStep) {

@@ -39,4 +39,26 @@ Plan replace_operators(const Graph& graph, const Plan& plan, const std::function
   return result;
 }
 
+Plan keep_last_row(const Graph& graph, const Plan& plan,
+                   const std::function<bool(const std::string& processor)>& is_static) {
+  const std::vector<bool> narrow = in_last_row(graph);
+  Plan result = plan;
+  result.last_row = true;
+  result.steps.clear();
+  for (Step step : plan.steps) {
+    if (narrow[static_cast<size_t>(step.op)]) {
+      if (step.token_end < plan.tokens) {
+        continue;
+      }
+      if (!is_static(plan.processors[static_cast<size_t>(step.processor)])) {
+        step.token_begin = plan.tokens - 1;
+        step.padded = 1;
+      }
+    }
+    result.steps.push_back(std::move(step));
+  }
+  link(graph, result);
+  return result;
+}
+
 }  // namespace hetero

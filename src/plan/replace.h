@@ -13,4 +13,10 @@ namespace hetero {
 Plan replace_operators(const Graph& graph, const Plan& plan, const std::function<bool(const Step&)>& keeps,
                        const std::function<std::string(int op)>& to);
 
+/// `plan`, of a body, for its last row alone (Plan::last_row): steps that compute other rows of in_last_row()
+/// operators leave these out. Those of processors that `is_static` compute as many rows as before, for which
+/// they have graphs.
+Plan keep_last_row(const Graph& graph, const Plan& plan,
+                   const std::function<bool(const std::string& processor)>& is_static);
+
 }  // namespace hetero

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "plan/candidates.h"
+#include "plan/replace.h"
 #include "plan/row_parts.h"
 #include "plan/search.h"
 
@@ -235,6 +236,10 @@ class Solver {
   Result<Whole> finish(std::string strategy, Plan plan) const {
     Whole whole;
     whole.strategy = std::move(strategy);
+    if (options_.last_row && !head_) {
+      plan = keep_last_row(graph_, plan,
+                           [&](const std::string& id) { return profile_.find(id)->static_shapes; });
+    }
     choose_orders(graph_, profile_, plan);
     HETERO_TRY(whole.prediction, predict(graph_, profile_, plan, options_.predict));
     for (size_t i = 0; i < plan.steps.size(); ++i) {

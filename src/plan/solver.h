@@ -50,6 +50,8 @@ struct SolveOptions {
   /// on one part while the other has what no columns are cut of (attention, norms) of the other part; cut
   /// such operators by rows; and let kTensor have the CPU for them.
   bool beyond_paper = false;
+  /// Whether only the last row of a body's result is wanted (Plan::last_row).
+  bool last_row = false;
   /// Whether to fill Solution::operators, and alternatives beyond the single processors.
   bool explain = true;
 };

@@ -47,6 +47,7 @@ struct StrategyOptions {
   /// lies on (the NPU's tiles; also block and cache lines).
   double npu_share = 0.5;
   int64_t alignment = 32;
+  bool last_row = false;  // whether only the last row of a body's result is wanted (Plan::last_row)
 };
 
 /// The plan of `strategy` for `tokens` rows of the body or the head. Fails where the team lacks a

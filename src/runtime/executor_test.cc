@@ -103,6 +103,38 @@ TEST(Executor, EveryStrategyGivesTheReferenceLogits) {
   }
 }
 
+TEST(Executor, PlansForTheLastRowGiveItsLogits) {
+  StrategyOptions options = kOptions;
+  options.last_row = true;
+  for (const Strategy strategy : kAll) {
+    for (const auto& [sync, coherent] : {std::pair(Sync::kFast, true), std::pair(Sync::kDriver, true),
+                                         std::pair(Sync::kFast, false), std::pair(Sync::kDriver, false)}) {
+      FakeScript gpu;
+      gpu.traits.coherent = coherent;
+      Machine machine(gpu);
+      machine.executor->set_sync(sync);
+      const std::vector<int32_t> ids = some_ids(60);
+      const std::vector<float> truth = Reference(machine.tiny.graph, kCapacity.context).forward(ids, 0);
+      int64_t position = 0;
+      for (const int64_t length : {37, 2, 21}) {
+        const auto plan = make_plan(machine.tiny.graph, strategy, kTeam, false, length, options);
+        ASSERT_TRUE(plan.ok()) << plan.status().message();
+        const auto linked = machine.executor->prepare(*plan);
+        ASSERT_TRUE(linked.ok()) << linked.status().message();
+        std::copy_n(ids.begin() + position, length, machine.executor->ids().begin());
+        ASSERT_TRUE(machine.executor->run(**linked, position).ok());
+        position += length;
+        const auto logits = machine.head(strategy, length - 1, 1);
+        ASSERT_TRUE(logits.ok()) << logits.status().message();
+        const int64_t vocabulary = machine.tiny.graph.shape.vocabulary;
+        const auto from = truth.begin() + (position - 1) * vocabulary;
+        EXPECT_EQ(*logits, std::vector<float>(from, from + vocabulary))
+            << strategy_name(strategy) << " position " << position;
+      }
+    }
+  }
+}
+
 /// GPU and NPU by columns; all rows in two parts, [0, rows) and the others, but for the GPU's share of
 /// linear operators.
 Plan in_parts_of_rows(const Graph& graph, int64_t tokens, int64_t rows) {
