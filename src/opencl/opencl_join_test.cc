@@ -6,6 +6,8 @@
 
 #include "base/threads.h"
 #include "opencl/opencl_test.h"
+#include "plan/strategy.h"
+#include "runtime/executor.h"
 
 namespace hetero {
 namespace {
@@ -318,6 +320,71 @@ TEST_F(OpenCl, LayersAreOneKernelAndComputeTheSame) {
     }
   }
   EXPECT_EQ(apart->layers_run(), 0);
+}
+
+/// As an engine runs tokens: by an executor, whose body and head are plans of their own.
+TEST_F(OpenCl, BodyAndHeadOfATokenAreSubmittedTogether) {
+  const ScopedEnv kernels("HETERO_OPENCL_KERNELS", "gpu");
+  const ScopedEnv memory("HETERO_OPENCL_MEMORY", "copy");
+  const ScopedEnv intervals("HETERO_OPENCL_INTERVALS", "batch");
+  constexpr int kLayers = 3, kTokens = 4;
+  found_[0].info.id = "gpu0";  // plans name processors
+  const auto logits = [&](const char* join, bool together) {
+    const ScopedEnv env("HETERO_OPENCL_JOIN", join);
+    std::vector<std::vector<float>> found;
+    const auto processor = open();
+    if (processor == nullptr) {
+      return found;
+    }
+    SmallLlama llama(*processor, kLayers, RopePairs::kAdjacent);
+    Graph& graph = llama.graph;
+    graph.ids = llama.ids;
+    graph.shape.vocabulary = SmallLlama::kVocabulary;
+    graph.head_begin = static_cast<int>(graph.ops.size()) - 2;
+    for (size_t i = static_cast<size_t>(graph.head_begin); i < graph.ops.size(); ++i) {
+      for (const ValueId id : graph.ops[i].outputs) {
+        graph.values[static_cast<size_t>(id)].rows = Rows::kOutputs;
+      }
+    }
+    auto executor = Executor::create(graph, {processor.get()}, {8, 1, 32});
+    EXPECT_TRUE(executor.ok()) << executor.status().message();
+    const Team team{"", "gpu0", "", {}};
+    const auto prepare = [&](bool head) -> Result<const LinkedPlan*> {
+      HETERO_TRY(const Plan plan, make_plan(graph, Strategy::kGpu, team, head, 1));
+      return (*executor)->prepare(plan);
+    };
+    const auto body = prepare(false);
+    const auto head = prepare(true);
+    if (!body.ok() || !head.ok()) {
+      ADD_FAILURE() << body.status().message() << head.status().message();
+      return found;
+    }
+    for (int64_t position = 0; position < kTokens; ++position) {
+      (*executor)->ids()[0] = static_cast<int32_t>(7 * position + 3);
+      const int64_t before = processor->enqueued();
+      Status ran;
+      if (together) {
+        ran = (*executor)->run_with_head(**body, position, **head, 0);
+        EXPECT_EQ(processor->enqueued() - before, 2)
+            << position;  // layers in two parts, the head in the last
+      } else {
+        ran = (*executor)->run(**body, position);
+        ran = ran.ok() ? (*executor)->run(**head, 0, 0) : ran;
+      }
+      EXPECT_TRUE(ran.ok()) << ran.message();
+      found.emplace_back((*executor)->logits(), (*executor)->logits() + SmallLlama::kVocabulary);
+    }
+    EXPECT_EQ(processor->layers_run(), together ? kTokens * kLayers : 0);
+    return found;
+  };
+  const auto expected = logits("none", false);
+  const auto found = logits("layers", true);
+  ASSERT_EQ(expected.size(), static_cast<size_t>(kTokens));
+  ASSERT_EQ(found.size(), expected.size());
+  for (int64_t position = 0; position < kTokens; ++position) {
+    expect_same_token(expected[static_cast<size_t>(position)], found[static_cast<size_t>(position)],
+                      position);
+  }
 }
 
 TEST_F(OpenClStandIn, StepsOfOneKernelConform) {
