@@ -296,6 +296,7 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   linked->tokens = plan.tokens;
   linked->queues.resize(processors_.size());
   failed_ = -1;
+  const std::vector<bool> last_rows = in_last_row(graph_);
   int done = 0;
   for (const Step& step : plan.steps) {
     const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
@@ -319,7 +320,9 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     name += step.exchanged ? " exchanged" : "";
     out.time =
         times_.find({processor, std::move(name), step.out_end - step.out_begin, step.padded}, out.predicted);
-    out.shared = std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
+    // Where one of them has one row and the other one its usual number, rates tell nothing of their shares.
+    const bool narrow = plan.last_row && last_rows[static_cast<size_t>(step.op)];
+    out.shared = !narrow && std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
       return other.op == step.op && other.processor != step.processor;
     });
     if (progress) {

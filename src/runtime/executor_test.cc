@@ -135,6 +135,26 @@ TEST(Executor, PlansForTheLastRowGiveItsLogits) {
   }
 }
 
+TEST(Executor, OneRowOfManyTellsNothingOfShares) {
+  FakeScript script;
+  script.delay = std::chrono::milliseconds(2);  // of each step, whatever it computes
+  Machine machine(script, script);
+  const std::vector<int32_t> ids = some_ids(32);
+  for (const bool last_row : {false, true}) {
+    StrategyOptions options = kOptions;
+    options.last_row = last_row;
+    const auto plan = make_plan(machine.tiny.graph, Strategy::kTensor, kTeam, false, 32, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().message();
+    const auto linked = machine.executor->prepare(*plan);
+    ASSERT_TRUE(linked.ok()) << linked.status().message();
+    std::copy(ids.begin(), ids.end(), machine.executor->ids().begin());
+    ASSERT_TRUE(machine.executor->run(**linked, 0).ok());
+    const std::optional<double> share = machine.executor->measured_share(**linked, 2);
+    ASSERT_TRUE(share.has_value());
+    EXPECT_NEAR(*share, 0.5, 0.06) << last_row;  // 0.6 with the GPU's few rows of the last layer
+  }
+}
+
 /// GPU and NPU by columns; all rows in two parts, [0, rows) and the others, but for the GPU's share of
 /// linear operators.
 Plan in_parts_of_rows(const Graph& graph, int64_t tokens, int64_t rows) {
