@@ -329,6 +329,31 @@ TEST_F(PlanningScene, RunsAGivenPlan) {
   EXPECT_EQ(used->steps.size(), plan->steps.size());
   EXPECT_EQ(generate(**given), expected);
 
+  // One for the last row serves whoever wants the logits of all as well.
+  const auto logits = [](Engine& engine) {
+    std::vector<float> rows;
+    auto session = engine.new_session();
+    EXPECT_TRUE(session.ok());
+    const Status fed = (*session)->feed_with_logits(prompt(), [&](size_t, std::span<const float> row) {
+      rows.insert(rows.end(), row.begin(), row.end());
+    });
+    EXPECT_TRUE(fed.ok()) << fed.message();
+    return rows;
+  };
+  StrategyOptions last;
+  last.last_row = true;
+  const auto short_plan = make_plan((*plain)->graph(), Strategy::kGpu, {"", "gpu0", "", {}}, false, 20, last);
+  ASSERT_TRUE(short_plan.ok());
+  std::ofstream(file) << to_json((*plain)->graph(), *short_plan).dump();
+  auto shorter = Engine::open(o);
+  ASSERT_TRUE(shorter.ok()) << shorter.status().message();
+  EXPECT_EQ(generate(**shorter), expected);
+  EXPECT_EQ(logits(**shorter), logits(**given));
+  const auto of_all = (*shorter)->make_plan(false, 20, true, o.npu_share);
+  ASSERT_TRUE(of_all.ok());
+  EXPECT_EQ(of_all->processors, std::vector<std::string>{"gpu0"});
+  EXPECT_FALSE(of_all->last_row);
+
   o.request.strategy = Strategy::kCpu;
   const auto absent = Engine::open(o);
   ASSERT_FALSE(absent.ok());

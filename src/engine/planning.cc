@@ -13,6 +13,7 @@
 #include "base/date.h"
 #include "base/files.h"
 #include "base/json_file.h"
+#include "plan/replace.h"
 
 namespace hetero {
 namespace {
@@ -322,13 +323,7 @@ Status Planning::rescale(const Selection& selection, const std::string& id, bool
 
 Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t tokens, bool all_rows) {
   if (const auto given = given_.find({head, tokens}); given != given_.end()) {
-    if (all_rows && given->second.last_row) {
-      return invalid_argument(fmt::format(
-          "{}: the plan for {} tokens is for the last one's logits (\"last_row\"), but those of all "
-          "are wanted",
-          options_.plan_file, tokens));
-    }
-    return given->second;
+    return all_rows && given->second.last_row ? with_all_rows(graph_, given->second) : given->second;
   }
   if (profile_) {
     SolveOptions o = solve_options(selection);

@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "plan/replace.h"
 #include "plan/strategy.h"
 #include "tiny_graph.h"
 
@@ -77,6 +78,9 @@ TEST(Strategy, ForTheLastRowTheLastLayerLeavesTheOthersOut) {
       const auto back = plan_from_json(tiny.graph, json);
       ASSERT_TRUE(back.ok()) << back.status().message();
       EXPECT_EQ(to_json(tiny.graph, *back), json);
+      const Plan again = with_all_rows(tiny.graph, *plan);
+      EXPECT_FALSE(again.last_row);
+      EXPECT_TRUE(validate(tiny.graph, again).ok()) << validate(tiny.graph, again).message();
     }
   }
 }

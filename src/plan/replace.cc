@@ -61,4 +61,21 @@ Plan keep_last_row(const Graph& graph, const Plan& plan,
   return result;
 }
 
+Plan with_all_rows(const Graph& graph, const Plan& plan) {
+  const std::vector<bool> narrow = in_last_row(graph);
+  Plan result = plan;
+  result.last_row = false;
+  result.predicted = {};
+  result.best_single_predicted = {};
+  for (Step& step : result.steps) {
+    if (narrow[static_cast<size_t>(step.op)] && step.token_begin > 0) {
+      step.token_begin = 0;
+      step.padded = plan.tokens;
+      step.predicted = {};
+    }
+  }
+  link(graph, result);
+  return result;
+}
+
 }  // namespace hetero

@@ -19,4 +19,7 @@ Plan replace_operators(const Graph& graph, const Plan& plan, const std::function
 Plan keep_last_row(const Graph& graph, const Plan& plan,
                    const std::function<bool(const std::string& processor)>& is_static);
 
+/// Such a plan with all rows again, by the same processors.
+Plan with_all_rows(const Graph& graph, const Plan& plan);
+
 }  // namespace hetero
