@@ -331,14 +331,9 @@ TEST_F(PlanningScene, RunsAGivenPlan) {
 
   // One for the last row serves whoever wants the logits of all as well.
   const auto logits = [](Engine& engine) {
-    std::vector<float> rows;
     auto session = engine.new_session();
     EXPECT_TRUE(session.ok());
-    const Status fed = (*session)->feed_with_logits(prompt(), [&](size_t, std::span<const float> row) {
-      rows.insert(rows.end(), row.begin(), row.end());
-    });
-    EXPECT_TRUE(fed.ok()) << fed.message();
-    return rows;
+    return all_logits(**session, prompt());
   };
   StrategyOptions last;
   last.last_row = true;

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,15 @@ namespace hetero {
 inline constexpr Strategy kAllStrategies[] = {Strategy::kCpu,        Strategy::kGpu,     Strategy::kNpuOnline,
                                               Strategy::kNpuPadding, Strategy::kNpuPipe, Strategy::kLayer,
                                               Strategy::kTensor};
+
+/// Logits of every position of ids, row after row.
+inline std::vector<float> all_logits(Session& session, std::span<const TokenId> ids) {
+  std::vector<float> rows;
+  const Status fed = session.feed_with_logits(
+      ids, [&](size_t, std::span<const float> row) { rows.insert(rows.end(), row.begin(), row.end()); });
+  EXPECT_TRUE(fed.ok()) << fed.message();
+  return rows;
+}
 
 /// An engine and one session, or why this machine has none (then the test should skip).
 struct Scene {
@@ -48,14 +58,8 @@ struct Scene {
   /// True where the strategy's processors do not exist here.
   bool absent() const { return status.code() == Code::kUnavailable; }
 
-  /// Logits of every position of ids, row after row.
-  std::vector<float> all_logits(const std::vector<TokenId>& ids) {
-    std::vector<float> rows;
-    const Status fed = session->feed_with_logits(
-        ids, [&](size_t, std::span<const float> row) { rows.insert(rows.end(), row.begin(), row.end()); });
-    EXPECT_TRUE(fed.ok()) << fed.message();
-    return rows;
-  }
+  /// Of its session.
+  std::vector<float> all_logits(const std::vector<TokenId>& ids) { return hetero::all_logits(*session, ids); }
 };
 
 /// The numbers of a little-endian f32 .npy file, version 1 (format: numpy.lib.format).

@@ -68,7 +68,6 @@ Result<SolveOptions> solve_options(const PlanCommand& o, const Profile& profile)
   out.predict.sync = o.sync;
   out.copy_limit = o.copy_limit;
   out.beyond_paper = !profile.identity.simulated;  // as runs do
-  out.last_row = !profile.identity.simulated && o.phase == "prefill" && o.tokens > 1;
   return out;
 }
 
@@ -208,6 +207,7 @@ Status run(const PlanCommand& o) {
     options.compiled = [&](const std::string& id, int op) { return columns.of(id, op); };
     options.twice_limit = decode ? twice_limit(graph, false, o.memory_ratio) : -1;
   }
+  options.last_row = !profile.identity.simulated;  // as runs do, once columns are chosen
   HETERO_TRY(const Solution body, solve(graph, profile, false, decode ? 1 : o.tokens, options));
   options.predict.position = 0;
   options.twice_limit = o.memory_ratio > 0.0 ? twice_limit(graph, true, o.memory_ratio) : -1;

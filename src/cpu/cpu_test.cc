@@ -11,6 +11,7 @@
 #include "base/f16.h"
 #include "base/threads.h"
 #include "cpu/loops.h"
+#include "ffn_graph.h"
 #include "gguf/quantize.h"
 #include "graph/reference.h"
 #include "processor/conformance.h"
@@ -335,18 +336,9 @@ TEST(Cpu, ManySubmissionsFinishInOrderOnTheCpusThatWereGiven) {
 TEST(Cpu, WhatWaitsInTheQueueTogetherGivesTheSameNumbersAndFinishesOneByOne) {
   const LinearData up(DType::kQ4_0, 1280, 256);
   const LinearData down(DType::kQ4_0, 64, 640);
-  Graph graph;
-  graph.values = {{"x", Rows::kTokens, 256, DType::kF32},
-                  {"gate_up", Rows::kTokens, 1280, DType::kF32},
-                  {"s", Rows::kTokens, 640, DType::kF32},
-                  {"y", Rows::kTokens, 64, DType::kF32}};
-  const int64_t bytes = row_bytes(DType::kQ4_0, 256);
-  graph.weights = {{"gate", DType::kQ4_0, 640, 256, up.bytes.data()},
-                   {"up", DType::kQ4_0, 640, 256, up.bytes.data() + 640 * bytes},
-                   {"down", DType::kQ4_0, 64, 640, down.bytes.data()}};
-  graph.ops = {{"gate_up", 0, Linear{}, {0}, {1}, {0, 1}, {}},
-               {"gated", 0, Gated{}, {1}, {2}, {}, {}},
-               {"down", 0, Linear{}, {2}, {3}, {2}, {}}};
+  const std::byte* const gate = up.bytes.data();
+  const Graph graph = ffn_graph(DType::kQ4_0, 256, 640, 64,
+                                {gate, gate + 640 * row_bytes(DType::kQ4_0, 256), down.bytes.data()});
   for (const std::string& level : cpu_levels()) {
     const auto processor = open_cpu(level, 2, {}, true);
     Scene scene(graph);

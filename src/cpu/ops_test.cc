@@ -8,6 +8,7 @@
 
 #include "cpu/int8.h"
 #include "cpu/levels.h"
+#include "ffn_graph.h"
 #include "gguf/random_blocks.h"
 
 namespace hetero::cpu {
@@ -22,15 +23,8 @@ class Ffn {
       : kernels_(kernels), pool_(pool) {
     for (const auto& [rows, cols] : {std::pair{f, d}, {f, d}, {n, f}}) {
       weights_.push_back(random_blocks(dtype, rows * cols, static_cast<uint32_t>(weights_.size() + 1)));
-      graph.weights.push_back({"w", dtype, rows, cols, weights_.back().data()});
     }
-    graph.values = {{"x", Rows::kTokens, d, DType::kF32},
-                    {"gate_up", Rows::kTokens, 2 * f, DType::kF32},
-                    {"s", Rows::kTokens, f, DType::kF32},
-                    {"y", Rows::kTokens, n, DType::kF32}};
-    graph.ops = {{"gate_up", 0, Linear{}, {0}, {1}, {0, 1}, {}},
-                 {"gated", 0, Gated{}, {1}, {2}, {}, {}},
-                 {"down", 0, Linear{}, {2}, {3}, {2}, {}}};
+    graph = ffn_graph(dtype, d, f, n, {weights_[0].data(), weights_[1].data(), weights_[2].data()});
     for (const Value& value : graph.values) {
       memory.emplace_back(static_cast<size_t>(kTokens * value.cols), 7.0f);
     }

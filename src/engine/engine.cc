@@ -171,7 +171,7 @@ Result<Plan> Engine::make_plan(bool head, int64_t tokens, bool all_rows, double 
   }
   StrategyOptions options;
   options.npu_share = npu_share;
-  options.last_row = tokens > 1 && !all_rows;
+  options.last_row = !all_rows;
   return hetero::make_plan(graph_, selection_.strategy, selection_.team, head, tokens, options);
 }
 

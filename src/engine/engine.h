@@ -218,7 +218,7 @@ class Session {
   Status head(int64_t rows, int64_t first_row);
   void count_predicted(const Key& key);
   int64_t rows_of_next_pass(int64_t left);
-  Status pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel);
+  Status pass(std::span<const TokenId> ids, Wanted logits, const std::atomic<bool>* cancel);
   Status recover(const Status& why, const std::atomic<bool>* cancel);
   Status follow_engine(const std::atomic<bool>* cancel);
   void adapt(const LinkedPlan& ran, int64_t tokens);

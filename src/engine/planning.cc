@@ -328,7 +328,7 @@ Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t token
   if (profile_) {
     SolveOptions o = solve_options(selection);
     o.predict.position = !head && tokens == 1 ? kUsualContext : 0;
-    o.last_row = !head && tokens > 1 && !all_rows;
+    o.last_row = !all_rows;
     // What decoding reads stays in memory. Where processors have copies of weights for prompts, the model's
     // own can go if decoding uses the copies as well.
     const bool decode = tokens == 1 && columns_;
@@ -350,7 +350,7 @@ Result<Plan> Planning::plan(const Selection& selection, bool head, int64_t token
   }
   StrategyOptions rules;
   rules.npu_share = options_.npu_share;
-  rules.last_row = tokens > 1 && !all_rows;
+  rules.last_row = !all_rows;
   return make_plan(graph_, selection.strategy, selection.team, head, tokens, rules);
 }
 

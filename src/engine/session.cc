@@ -257,10 +257,10 @@ void Session::count_predicted(const Key& key) {
 }
 
 /// Runs a pass again, where a processor fails meanwhile.
-Status Session::pass(std::span<const TokenId> ids, bool with_head, const std::atomic<bool>* cancel) {
+Status Session::pass(std::span<const TokenId> ids, Wanted logits, const std::atomic<bool>* cancel) {
   for (;;) {
     const size_t before = tokens_.size();
-    const Status status = body(ids, with_head ? Wanted::kLast : Wanted::kNone, cancel);
+    const Status status = body(ids, logits, cancel);
     if (status.ok()) {
       return {};
     }
@@ -304,7 +304,7 @@ Status Session::follow_engine(const std::atomic<bool>* cancel) {
     const std::vector<TokenId> ids = std::exchange(tokens_, {});
     for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(kMaxPassTokens)) {
       const size_t count = std::min(ids.size() - begin, static_cast<size_t>(kMaxPassTokens));
-      HETERO_RETURN_IF_ERROR(pass(std::span(ids).subspan(begin, count), false, cancel));
+      HETERO_RETURN_IF_ERROR(pass(std::span(ids).subspan(begin, count), Wanted::kNone, cancel));
     }
   }
   return {};
@@ -406,7 +406,8 @@ Status Session::feed(std::span<const TokenId> ids, const std::atomic<bool>* canc
   HETERO_RETURN_IF_ERROR(follow_engine(cancel));
   while (!ids.empty()) {
     const auto rows = static_cast<size_t>(rows_of_next_pass(static_cast<int64_t>(ids.size())));
-    HETERO_RETURN_IF_ERROR(pass(ids.first(rows), rows == ids.size(), cancel));
+    const Wanted logits = rows == ids.size() ? Wanted::kLast : Wanted::kNone;
+    HETERO_RETURN_IF_ERROR(pass(ids.first(rows), logits, cancel));
     ids = ids.subspan(rows);
     if (rows > 1) {
       release_copied();  // a prompt's last rows may have needed other parts of weights than decoding does

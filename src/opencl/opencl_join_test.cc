@@ -365,8 +365,8 @@ TEST_F(OpenCl, BodyAndHeadOfATokenAreSubmittedTogether) {
       Status ran;
       if (together) {
         ran = (*executor)->run_with_head(**body, position, **head, 0);
-        EXPECT_EQ(processor->enqueued() - before, 2)
-            << position;  // layers in two parts, the head in the last
+        // Layers in two parts, the head in the last.
+        EXPECT_EQ(processor->enqueued() - before, 2) << position;
       } else {
         ran = (*executor)->run(**body, position);
         ran = ran.ok() ? (*executor)->run(**head, 0, 0) : ran;

@@ -28,6 +28,12 @@ std::string describe(const Graph& graph, const Plan& plan, size_t index) {
 
 }  // namespace
 
+std::vector<bool> for_last_row(const Graph& graph, const Plan& plan) {
+  std::vector<bool> narrow = plan.last_row ? in_last_row(graph) : std::vector<bool>();
+  narrow.resize(graph.ops.size());
+  return narrow;
+}
+
 Status validate(const Graph& graph, const Plan& plan) {
   if (plan.tokens < 1 || plan.tokens > kMostRows) {
     return invalid_argument(fmt::format("a plan for {} tokens, expected 1 to {}", plan.tokens, kMostRows));
@@ -37,7 +43,7 @@ Status validate(const Graph& graph, const Plan& plan) {
   if (plan.head && plan.last_row) {
     return invalid_argument("a head plan for the last row; its rows are the wanted ones");
   }
-  const std::vector<bool> narrow = plan.last_row ? in_last_row(graph) : std::vector<bool>();
+  const std::vector<bool> narrow = for_last_row(graph, plan);
   int expected_op = first;  // operators come in the graph's order, the parts of one side by side
   int64_t covered = 0;      // elements of expected_op's output so far
   int64_t parts = 0;        // steps that they come from
@@ -87,7 +93,7 @@ Status validate(const Graph& graph, const Plan& plan) {
             fmt::format("{}: computes again what step {} computes", describe(graph, plan, i), j));
       }
     }
-    const bool one_row = plan.last_row && narrow[static_cast<size_t>(s.op)];
+    const bool one_row = narrow[static_cast<size_t>(s.op)];
     if (one_row && s.token_end != plan.tokens) {
       return invalid_argument(
           fmt::format("{}: only the last row of the plan is wanted", describe(graph, plan, i)));

@@ -56,6 +56,9 @@ struct Plan {
 /// Operators other than Linear can be cut by rows only.
 Status validate(const Graph& graph, const Plan& plan);
 
+/// By operator: whether the plan computes it for the last row, where steps may leave out others.
+std::vector<bool> for_last_row(const Graph& graph, const Plan& plan);
+
 /// Fills Step::after from the flow of values.
 void link(const Graph& graph, Plan& plan);
 

@@ -41,6 +41,9 @@ Plan replace_operators(const Graph& graph, const Plan& plan, const std::function
 
 Plan keep_last_row(const Graph& graph, const Plan& plan,
                    const std::function<bool(const std::string& processor)>& is_static) {
+  if (plan.head || plan.tokens == 1) {
+    return plan;
+  }
   const std::vector<bool> narrow = in_last_row(graph);
   Plan result = plan;
   result.last_row = true;
@@ -62,7 +65,7 @@ Plan keep_last_row(const Graph& graph, const Plan& plan,
 }
 
 Plan with_all_rows(const Graph& graph, const Plan& plan) {
-  const std::vector<bool> narrow = in_last_row(graph);
+  const std::vector<bool> narrow = for_last_row(graph, plan);
   Plan result = plan;
   result.last_row = false;
   result.predicted = {};

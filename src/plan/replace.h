@@ -13,13 +13,13 @@ namespace hetero {
 Plan replace_operators(const Graph& graph, const Plan& plan, const std::function<bool(const Step&)>& keeps,
                        const std::function<std::string(int op)>& to);
 
-/// `plan`, of a body, for its last row alone (Plan::last_row): steps that compute other rows of in_last_row()
-/// operators leave these out. Those of processors that `is_static` compute as many rows as before, for which
-/// they have graphs.
+/// `plan` for its last row alone (Plan::last_row): steps that compute other rows of in_last_row() operators
+/// leave these out. Those of processors that `is_static` compute as many rows as before, for which they have
+/// graphs. Heads and plans for one row stay as they are.
 Plan keep_last_row(const Graph& graph, const Plan& plan,
                    const std::function<bool(const std::string& processor)>& is_static);
 
-/// Such a plan with all rows again, by the same processors.
+/// Such a plan with all rows again, by the same processors; others stay as they are but for predictions.
 Plan with_all_rows(const Graph& graph, const Plan& plan);
 
 }  // namespace hetero

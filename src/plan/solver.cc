@@ -236,7 +236,7 @@ class Solver {
   Result<Whole> finish(std::string strategy, Plan plan) const {
     Whole whole;
     whole.strategy = std::move(strategy);
-    if (options_.last_row && !head_) {
+    if (options_.last_row) {
       plan = keep_last_row(graph_, plan,
                            [&](const std::string& id) { return profile_.find(id)->static_shapes; });
     }

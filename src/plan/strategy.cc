@@ -210,9 +210,10 @@ bool uses_npu(Strategy s) {
 Result<Plan> make_plan(const Graph& graph, Strategy strategy, const Team& team, bool head, int64_t tokens,
                        const StrategyOptions& options) {
   HETERO_TRY(Plan plan, Planner(graph, strategy, team, tokens, options).make(head));
-  return options.last_row && !head
-             ? keep_last_row(graph, plan, [&](const std::string& id) { return id == team.npu; })
-             : std::move(plan);
+  if (options.last_row) {
+    plan = keep_last_row(graph, plan, [&](const std::string& id) { return id == team.npu; });
+  }
+  return plan;
 }
 
 }  // namespace hetero

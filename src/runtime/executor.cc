@@ -296,7 +296,7 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
   linked->tokens = plan.tokens;
   linked->queues.resize(processors_.size());
   failed_ = -1;
-  const std::vector<bool> last_rows = in_last_row(graph_);
+  const std::vector<bool> narrow = for_last_row(graph_, plan);
   int done = 0;
   for (const Step& step : plan.steps) {
     const std::string& id = plan.processors[static_cast<size_t>(step.processor)];
@@ -321,10 +321,10 @@ Result<const LinkedPlan*> Executor::prepare(const Plan& plan, const std::functio
     out.time =
         times_.find({processor, std::move(name), step.out_end - step.out_begin, step.padded}, out.predicted);
     // Where one of them has one row and the other one its usual number, rates tell nothing of their shares.
-    const bool narrow = plan.last_row && last_rows[static_cast<size_t>(step.op)];
-    out.shared = !narrow && std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
-      return other.op == step.op && other.processor != step.processor;
-    });
+    out.shared = !narrow[static_cast<size_t>(step.op)] &&
+                 std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& other) {
+                   return other.op == step.op && other.processor != step.processor;
+                 });
     if (progress) {
       progress(done, static_cast<int>(plan.steps.size()));
     }

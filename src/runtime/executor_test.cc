@@ -28,8 +28,9 @@ struct Machine {
     executor = std::move(created).value();
   }
 
-  Result<const LinkedPlan*> prepare(Strategy strategy, bool head, int64_t tokens) {
-    HETERO_TRY(const Plan plan, make_plan(tiny.graph, strategy, kTeam, head, tokens, kOptions));
+  Result<const LinkedPlan*> prepare(Strategy strategy, bool head, int64_t tokens,
+                                    const StrategyOptions& options = kOptions) {
+    HETERO_TRY(const Plan plan, make_plan(tiny.graph, strategy, kTeam, head, tokens, options));
     return executor->prepare(plan);
   }
 
@@ -40,8 +41,10 @@ struct Machine {
     return std::pair(body, head);
   }
 
-  Status body(Strategy strategy, const std::vector<int32_t>& ids, int64_t position) {
-    HETERO_TRY(const LinkedPlan* const plan, prepare(strategy, false, static_cast<int64_t>(ids.size())));
+  Status body(Strategy strategy, const std::vector<int32_t>& ids, int64_t position,
+              const StrategyOptions& options = kOptions) {
+    HETERO_TRY(const LinkedPlan* const plan,
+               prepare(strategy, false, static_cast<int64_t>(ids.size()), options));
     std::copy(ids.begin(), ids.end(), executor->ids().begin());
     return executor->run(*plan, position);
   }
@@ -117,12 +120,9 @@ TEST(Executor, PlansForTheLastRowGiveItsLogits) {
       const std::vector<float> truth = Reference(machine.tiny.graph, kCapacity.context).forward(ids, 0);
       int64_t position = 0;
       for (const int64_t length : {37, 2, 21}) {
-        const auto plan = make_plan(machine.tiny.graph, strategy, kTeam, false, length, options);
-        ASSERT_TRUE(plan.ok()) << plan.status().message();
-        const auto linked = machine.executor->prepare(*plan);
-        ASSERT_TRUE(linked.ok()) << linked.status().message();
-        std::copy_n(ids.begin() + position, length, machine.executor->ids().begin());
-        ASSERT_TRUE(machine.executor->run(**linked, position).ok());
+        const std::vector<int32_t> part(ids.begin() + position, ids.begin() + position + length);
+        const Status ran = machine.body(strategy, part, position, options);
+        ASSERT_TRUE(ran.ok()) << ran.message();
         position += length;
         const auto logits = machine.head(strategy, length - 1, 1);
         ASSERT_TRUE(logits.ok()) << logits.status().message();
@@ -143,9 +143,7 @@ TEST(Executor, OneRowOfManyTellsNothingOfShares) {
   for (const bool last_row : {false, true}) {
     StrategyOptions options = kOptions;
     options.last_row = last_row;
-    const auto plan = make_plan(machine.tiny.graph, Strategy::kTensor, kTeam, false, 32, options);
-    ASSERT_TRUE(plan.ok()) << plan.status().message();
-    const auto linked = machine.executor->prepare(*plan);
+    const auto linked = machine.prepare(Strategy::kTensor, false, 32, options);
     ASSERT_TRUE(linked.ok()) << linked.status().message();
     std::copy(ids.begin(), ids.end(), machine.executor->ids().begin());
     ASSERT_TRUE(machine.executor->run(**linked, 0).ok());
